@@ -1,0 +1,208 @@
+"""From PyTensor graphs to compiled XLA programs: segments of training batches, evaluation of a whole set.
+
+The state of a run is a dict of device arrays named after the shared variables ("layer0/W"). It is donated from segment to
+segment and never visits the host in between. `ops` and this module are the only ones that know JAX.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from pytensor.compile.mode import optdb
+from pytensor.graph.fg import FunctionGraph
+from pytensor.graph.rewriting.db import RewriteDatabaseQuery
+from pytensor.link.jax.dispatch import jax_funcify
+
+import ops  # noqa: F401  (the Ops' JAX code)
+from runs import RunError
+
+
+def select_device(name):
+    """Compute on "cpu", "gpu" or, with "auto", on a GPU if there is one; before anything is computed."""
+    if name != "auto":
+        jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[name])
+    try:
+        return jax.devices()[0]
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise RunError(f"no {name} for JAX ({first}); install requirements-cuda.txt or use --device cpu") from None
+
+
+def device_name():
+    """The device in use, for the record."""
+    device = jax.devices()[0]
+    return f"{device.platform}: {device.device_kind}"
+
+
+def scan_pays(network):
+    """Whether to scan a segment in one program: XLA's convolutions are many times slower inside a loop on a CPU."""
+    return jax.default_backend() != "cpu" or not any(layer.W.type.ndim == 4 for layer in network.layers)
+
+
+def to_jax(inputs, shared, outputs):
+    """A pure function of arrays from a PyTensor graph.
+
+    Parameters
+    ----------
+    inputs : dict of name -> variable
+    shared : list of shared variables
+    outputs : list of variables
+
+    Returns
+    -------
+    function (inputs: dict of name -> array, state: dict of shared name -> array) -> list of arrays
+    """
+    graph = FunctionGraph([*inputs.values(), *shared], list(outputs), clone=True)
+    for variable in graph.inputs:
+        variable.name = None  # the generated code chooses names of its own
+    # No rewrites but the necessary: the others reorder algebra, and the order decides last bits.
+    optdb.query(RewriteDatabaseQuery(include=["minimum_compile", "jax"])).rewrite(graph)
+    code = jax_funcify(graph)
+    names = [v.name for v in shared]
+
+    def function(values, state):
+        return list(code(*(values[name] for name in inputs), *(state[name] for name in names)))
+
+    return function
+
+
+def dropout_mask(key, p, shape):
+    """Bernoulli(p) float32 zeros and ones from a JAX key: one random bit an element for p = 1/2, else 16."""
+    if p == 0.5:
+        size = int(np.prod(shape))
+        words = jax.random.bits(key, (-(-size // 32), 1), "uint32")
+        return ((words >> jnp.arange(32, dtype="uint32")) & 1).ravel()[:size].reshape(shape).astype("float32")
+    return (jax.random.bits(key, shape, "uint16") < np.uint16(round(p * 2**16))).astype("float32")
+
+
+def mask_state(seed):
+    """The state of the device's mask generator: a key, and how many batches it has served."""
+    return {"masks/key": jax.random.key_data(jax.random.key(seed, impl="threefry2x32")),
+            "masks/batches": jnp.zeros((), "uint32")}
+
+
+def to_device(tree):
+    """Arrays on the device, copied: what is donated later must not be the caller's."""
+    return jax.tree.map(lambda a: jnp.array(a, copy=True), tree)
+
+
+def to_host(tree):
+    """NumPy copies of device arrays."""
+    return jax.tree.map(lambda a: np.array(a), tree)
+
+
+class TrainingProgram:
+    """The compiled training step of a network, over segments of at most `segment` batches.
+
+    Parameters
+    ----------
+    network : model.Network
+    batch_size, segment : int
+    masks : "device" (drawn from the state's generator) or "given" (an argument of each call)
+    scanned : bool
+        One program loops over the segment, or (where that is slower) the host calls a one-batch program in turn. The
+        results do not depend on it, nor on the length of the segments.
+    """
+
+    def __init__(self, network, batch_size, segment, masks="device", scanned=True):
+        self.network, self.segment, self.masks = network, segment, masks
+        self.scanned = scanned
+        self.compilations = 0
+        inputs, updates = network.training_step(batch_size)
+        self._step = to_jax(inputs, network.state, list(updates.values()))
+        self._updated = [v.name for v in updates]
+        self._shapes = [(batch_size, layer.input_size) for layer in network.layers]
+        self._program = jax.jit(self._run, donate_argnums=0)
+
+    def __call__(self, state, constants, x, t, rows, batches, masks=None):
+        """Train on a segment; `state` is consumed and its successor returned.
+
+        Parameters
+        ----------
+        state : dict of device arrays
+        constants : dict
+            LR, M, prop_bits, up_bits, frequency, max_overflow.
+        x, t : device arrays, float32 (n, inputs) and (n, classes)
+        rows : int32 (count, batch_size)
+            The rows of x and t that make up each batch; count <= segment.
+        batches : int
+            Batches of this epoch before this segment.
+        masks : list of uint8 (count, batch_size, layer inputs), one a layer, for masks="given"
+        """
+        if not self.scanned and len(rows) > 1:
+            for i in range(len(rows)):
+                one = slice(i, i + 1)
+                state = self(state, constants, x, t, rows[one], batches + i, masks and [m[one] for m in masks])
+            return state
+        count, missing = len(rows), (self.segment if self.scanned else 1) - len(rows)
+        if missing:  # one program for all lengths
+            rows, *masks_ = (np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)])
+                             for a in (rows, *(masks or [])))
+            masks = masks and masks_
+        return self._program(state, constants, x, t, rows, np.int32(batches), np.int32(count), masks)
+
+    def _run(self, state, constants, x, t, rows, batches, count, masks):
+        self.compilations += 1
+
+        def batch(i, state):
+            if self.masks == "device":
+                key = jax.random.wrap_key_data(state["masks/key"], impl="threefry2x32")
+                key = jax.random.fold_in(key, state["masks/batches"])
+                drawn = [dropout_mask(jax.random.fold_in(key, k), layer.p, shape)
+                         for k, (layer, shape) in enumerate(zip(self.network.layers, self._shapes, strict=True))]
+                state = state | {"masks/batches": state["masks/batches"] + np.uint32(1)}
+            else:
+                drawn = [m[i].astype("float32") for m in masks]
+            values = constants | {"x": x[rows[i]], "t": t[rows[i]], "batches": batches + i}
+            values |= {f"mask{k}": mask for k, mask in enumerate(drawn)}
+            return state | dict(zip(self._updated, self._step(values, state), strict=True))
+
+        with jax.default_matmul_precision("highest"):
+            if not self.scanned:
+                return batch(0, state)
+            return lax.fori_loop(0, count, batch, state)
+
+
+class TestProgram:
+    """The compiled test-time pass: the number of errors on a whole set in one call."""
+
+    def __init__(self, network, batch_size, scanned=True):
+        self.batch_size, self.scanned = batch_size, scanned
+        inputs, outputs = network.test_step(batch_size)
+        self._pass = to_jax(inputs, network.state, outputs[-1:])
+        self._program = jax.jit(self._count)
+
+    def arrange(self, x, t):
+        """A set as the program wants it: x (n, inputs), t one-hot (n, classes) -> device arrays of whole batches.
+
+        The last batch is filled up with examples of class -1, which count for nothing.
+        """
+        missing = -len(x) % self.batch_size
+        x = np.concatenate([x, np.zeros((missing, x.shape[1]), x.dtype)])
+        classes = np.concatenate([t.argmax(axis=1), np.full(missing, -1)]).astype("int32")
+        return to_device((x.reshape(-1, self.batch_size, x.shape[1]), classes.reshape(-1, self.batch_size)))
+
+    def __call__(self, state, prop_bits, x, classes):
+        """Number of wrong examples; x and classes from `arrange`."""
+        if self.scanned:
+            return int(self._program(state, prop_bits, x, classes))
+        return sum(int(self._program(state, prop_bits, x[i : i + 1], classes[i : i + 1])) for i in range(len(x)))
+
+    def _count(self, state, prop_bits, x, classes):
+        def batch(i, errors):
+            (y,) = self._pass({"x": x[i], "prop_bits": prop_bits}, state)
+            wrong = (y.argmax(axis=1) != classes[i]) & (classes[i] >= 0)
+            return errors + wrong.sum(dtype="int32")
+
+        with jax.default_matmul_precision("highest"):
+            return lax.fori_loop(0, len(x), batch, jnp.int32(0)) if self.scanned else batch(0, jnp.int32(0))
+
+
+@jax.jit
+def _finite(state):
+    return {name: jnp.isfinite(v).all() for name, v in state.items()}
+
+
+def not_finite(state, names):
+    """Those of the named state arrays that hold a NaN or an infinity."""
+    return [name for name, good in _finite({n: state[n] for n in names}).items() if not good]

@@ -1,0 +1,257 @@
+"""Train maxout networks with few bits for every stored number (arXiv 1412.7024).
+
+    python main.py PI_MNIST FLP
+    python main.py SVHN FXP 5 19 19
+    python main.py CIFAR10 DFXP 5 9 11 100 0.0001 2
+"""
+
+import argparse
+import math
+import os
+import re
+import sys
+from pathlib import Path
+
+from datasets import DataError, load
+from runs import Run, RunError, Settings, default_name
+
+TASKS = ("PI_MNIST", "MNIST", "CIFAR10", "SVHN")
+FORMATS = {"FLP": 0, "HFLP": 0, "FXP": 3, "DFXP": 6}  # how many more arguments each needs
+EPILOG = """On real MNIST the published results are 1.05 % (PI_MNIST FLP), 1.10 % (HFLP), 1.39 % (FXP 5 19 19) and
+1.28 % (DFXP 5 9 11 100 0.0001 2) test error. The same command again resumes an unfinished run, or prints the result of a
+finished one."""
+
+
+def integer(low, high):
+    def convert(text):
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return convert
+
+
+def rate(text):
+    try:
+        value = float(text) if re.fullmatch(r"[+-]?[0-9.]+([eE][+-]?[0-9]+)?", text) else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate from 0 to 1")
+    return value
+
+
+# What the arguments after FORMAT are: name in trainer.Settings, check, help.
+NUMBERS = {
+    "INITIAL_RANGE": ("initial_range", integer(-64, 64),
+                      "FXP, DFXP: number of integer bits (position of the radix point) of every signal, -64..64"),
+    "PROP_BITS": ("prop_bits", integer(1, 31), "FXP, DFXP: bit-width of the propagations without the sign, 1..31"),
+    "UP_BITS": ("up_bits", integer(1, 31), "FXP, DFXP: bit-width of the stored parameters without the sign, 1..31"),
+    "RANGE_UPDATE_FREQ": ("range_update_frequency", integer(1, 10**9),
+                          "DFXP: batches between two updates of the ranges"),
+    "MAX_OVERFLOW": ("max_overflow", rate, "DFXP: overflow rate above which a range grows; 0.0001 is 0.01 %%"),
+    "INIT_EPOCHS": ("init_epochs", integer(0, 10**6), "DFXP: epochs with 31 bits that find the first ranges, >= 0"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise SystemExit(fail(f"{message} (python main.py -h explains the arguments)"))
+
+
+def fail(message, status=2):
+    print(f"main.py: {message}", file=sys.stderr)
+    return status
+
+
+def parse(arguments):
+    """Command line -> argparse.Namespace with `settings`, the keyword arguments of trainer.Settings."""
+    parser = Parser(prog="main.py", description=__doc__, epilog=EPILOG, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("TASK", nargs="?", help=", ".join(TASKS))
+    parser.add_argument("FORMAT", nargs="?", help="FLP (float32), HFLP (half precision), FXP (fixed point) or DFXP "
+                        "(dynamic fixed point); FLP and HFLP need no more arguments, FXP three, DFXP six; those beyond "
+                        "are ignored")
+    for name, (_, _, text) in NUMBERS.items():
+        parser.add_argument(name, nargs="?", help=text)
+    parser.add_argument("--epochs", type=integer(1, 10**6), metavar="N",
+                        help="train N epochs instead of the published number; the schedules of learning rate and "
+                        "momentum scale with it")
+    parser.add_argument("--stop-after", type=integer(0, 10**6), metavar="K",
+                        help="stop after epoch K of an unchanged schedule")
+    parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=1234, metavar="S",
+                        help="seed of all random streams (default 1234, the published one)")
+    parser.add_argument("--data", type=Path, metavar="DIR",
+                        help="folder of the data sets (default: $PYLEARN2_DATA_PATH, else data/)")
+    parser.add_argument("--sample", action="store_true",
+                        help="train on a small generated sample, made on first use (default folder data/sample)")
+    parser.add_argument("--out", type=Path, metavar="DIR",
+                        help="run folder (default: runs/ and a name made of the arguments)")
+    parser.add_argument("--resume", action="store_true",
+                        help="go on with the run in --out, which must be there; TASK and what follows may be left out")
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto",
+                        help="where to compute (default auto: a GPU if there is one)")
+    parser.add_argument("--streams", choices=("device", "published"), default="device",
+                        help="where dropout masks come from: the device's generator (default), or the published NumPy "
+                        "streams, which follow the original program's trajectory")
+    a = parser.parse_intermixed_args(arguments)
+    if a.resume and a.TASK is None:
+        if a.out is None:
+            parser.error("--resume without TASK needs the run folder, --out DIR")
+        a.settings = None
+        return a
+    if a.TASK is None or a.FORMAT is None:
+        parser.error("TASK and FORMAT are missing" if a.TASK is None else "FORMAT is missing")
+    if a.TASK not in TASKS:
+        parser.error(f"TASK {a.TASK!r} is none of {', '.join(TASKS)}")
+    if a.FORMAT not in FORMATS:
+        parser.error(f"FORMAT {a.FORMAT!r} is none of {', '.join(FORMATS)}")
+    given = [(name, getattr(a, name)) for name in NUMBERS if getattr(a, name) is not None]
+    needed = list(NUMBERS)[: FORMATS[a.FORMAT]]
+    if len(given) < len(needed):
+        parser.error(f"{a.FORMAT} needs {' '.join(needed[len(given):])} as well")
+    a.settings = {"task": a.TASK, "format": a.FORMAT, "epochs": a.epochs, "seed": a.seed, "streams": a.streams}
+    for name, text in given[: len(needed)]:
+        key, convert, _ = NUMBERS[name]
+        try:
+            a.settings[key] = convert(text)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"{name}: {error}")
+    a.positionals = [a.TASK, a.FORMAT, *(text for _, text in given[: len(needed)])]
+    if ignored := [text for _, text in given[len(needed):]]:
+        print(f"main.py: {a.FORMAT} ignores {' '.join(ignored)}", file=sys.stderr)
+    return a
+
+
+def report(record, out):
+    """What is printed after each epoch."""
+    lines = [f"epoch {record['epoch']}:",
+             f"  learning rate {record['LR']:g}",
+             f"  momentum {record['M']:g}",
+             f"  validation error {record['validation_error']:.2f} %",
+             f"  test error {record['test_error']:.2f} %",
+             f"  best epoch {record['best_epoch']}",
+             f"  best validation error {record['best_validation_error']:.2f} %",
+             f"  its test error {record['best_test_error']:.2f} %"]
+    if "ranges" in record:
+        from format import SIGNALS
+
+        lines += [f"  ranges of layer {k}: " + ", ".join(f"{s} {r}" for s, r in zip(SIGNALS, ranges, strict=True))
+                  for k, ranges in enumerate(record["ranges"])]
+    print("\n".join(lines), file=out, flush=True)
+
+
+def result(record, folder):
+    return (f"test error {record['best_test_error']:.2f} % at the lowest validation error, "
+            f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']} of {record['epoch']}; "
+            f"run folder {folder}")
+
+
+class Progress:
+    """A bar on stderr when that is a terminal: epoch, batches, images a second, time left."""
+
+    def __init__(self):
+        self.bar = None
+
+    def start(self, trainer, last_epoch):
+        if sys.stderr.isatty() and trainer.epoch < last_epoch:
+            from tqdm import tqdm
+
+            done, per_epoch = max(trainer.epoch, 0), trainer.batches_per_epoch
+            self.bar = tqdm(total=last_epoch * per_epoch, initial=done * per_epoch, unit="batch", leave=False,
+                            dynamic_ncols=True)
+            self.batch_size, self.per_epoch = trainer.batch_size, per_epoch
+
+    def __call__(self, batches):
+        if self.bar is not None:
+            self.bar.update(batches)
+            speed = (self.bar.format_dict["rate"] or 0) * self.batch_size
+            self.bar.set_description(f"epoch {-(-self.bar.n // self.per_epoch)}", refresh=False)
+            self.bar.set_postfix_str(f"{speed:,.0f} images/s", refresh=False)
+
+    def clear(self):
+        """Make room for a report."""
+        if self.bar is not None:
+            self.bar.clear()
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def data_folder(a):
+    if a.data:
+        return a.data
+    return Path("data/sample") if a.sample else Path(os.environ.get("PYLEARN2_DATA_PATH") or "data")
+
+
+def load_data(task, a):
+    """The data set, from the folder that the options and the environment name; the sample is made on first use."""
+    folder = a.data or (Path("data/sample") if a.sample else Path(os.environ.get("PYLEARN2_DATA_PATH") or "data"))
+    if a.sample:
+        from utilities.sample_data import ensure_sample
+
+        try:
+            ensure_sample(folder, ["mnist" if task == "PI_MNIST" else task.lower()])
+        except (ValueError, OSError) as error:
+            raise DataError(f"no sample: {error}") from None
+    return load(task, folder, a.sample)
+
+
+def train(a, arguments, run):
+    """Train to the end, or to --stop-after; the modules that take long to import come in here."""
+    data = load_data(a.settings["task"], a)
+    if run.exists:
+        run.check_data(data.identity)
+    import compilation
+
+    compilation.select_device(a.device)
+    run.lock()
+    from trainer import Diverged, Trainer
+
+    progress = Progress()
+    settings = Settings(**a.settings)
+    trainer = Trainer(settings, data, progress=progress)
+    if not run.exists:
+        run.start(["main.py", *arguments], settings, trainer.epochs, data.identity, compilation.device_name())
+    last_epoch = min(trainer.epochs, trainer.epochs if a.stop_after is None else a.stop_after)
+    try:
+        for record in run.follow(trainer, last_epoch, on_resume=lambda: progress.start(trainer, last_epoch)):
+            progress.clear()
+            report(record, sys.stdout)
+    except Diverged as error:
+        kept = f"the state after epoch {run.kept_epoch} is in {run.folder}" if run.kept_epoch is not None else \
+            "nothing was kept, it happened before the first checkpoint"
+        return fail(f"{error}; {kept}", 1)
+    finally:
+        progress.close()
+    print(result(record, run.folder))
+    return 0
+
+
+def main(arguments):
+    a = parse(arguments)
+    try:
+        if a.settings:
+            settings = Settings(**a.settings)
+            run = Run(a.out or Path("runs") / default_name(settings, a.positionals, a.sample))
+        else:
+            run = Run(a.out)
+        if a.resume and not run.exists:
+            return fail(f"there is no run in {run.folder} to resume")
+        if run.exists and a.settings:
+            run.check(settings)
+        elif run.exists:
+            a.settings = run.config()["settings"]
+        if run.exists and (record := run.finished(a.stop_after)):
+            print(result(record, run.folder))
+            return 0
+        return train(a, arguments, run)
+    except (RunError, DataError) as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        return fail("interrupted; the same command resumes from the last checkpoint", 130)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,250 @@
+"""Training: epochs, range initialisation, schedules, random streams and selection (SPEC sections 6-9 and 11)."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from compilation import TestProgram, TrainingProgram, mask_state, not_finite, scan_pays, to_device, to_host
+from model import TASKS, Network
+
+RANGE_INITIALISATION_BITS = 31
+
+
+class Diverged(Exception):
+    """The weights became NaN or infinite; the text is one line for the user."""
+
+
+class DeviceMasks:
+    """Dropout masks from the device's generator, drawn inside the compiled step; their state is part of the run's."""
+
+    kind = "device"
+
+    def draw(self, count):
+        return None
+
+    def snapshot(self):
+        return {}
+
+    def restore(self, arrays):
+        pass
+
+
+class PublishedMasks:
+    """Dropout masks from the published NumPy streams, one RandomState a layer (SPEC section 11)."""
+
+    kind = "given"
+
+    def __init__(self, seeds, layers, batch_size):
+        self.rngs = [np.random.RandomState(np.random.RandomState(s).randint(2**30)) for s in seeds]
+        self.layers, self.batch_size = layers, batch_size
+
+    def draw(self, count):
+        """Masks of the next `count` batches: a list of uint8 (count, batch_size, inputs), one a layer."""
+        masks = []
+        for rng, layer in zip(self.rngs, self.layers, strict=True):
+            shape = (self.batch_size, layer.input_size)
+            masks.append(np.stack([rng.binomial(n=1, p=layer.p, size=shape).astype("uint8") for _ in range(count)]))
+        return masks
+
+    def snapshot(self):
+        return {f"streams/{k}": pack_rng(rng) for k, rng in enumerate(self.rngs)}
+
+    def restore(self, arrays):
+        for k, rng in enumerate(self.rngs):
+            unpack_rng(rng, arrays[f"streams/{k}"])
+
+
+def pack_rng(rng):
+    """The state of a legacy RandomState as uint32 (625,): its 624 words and its position."""
+    _, words, position, _, _ = rng.get_state()
+    return np.append(words, position).astype("uint32")
+
+
+def unpack_rng(rng, packed):
+    """Put a RandomState into a state that `pack_rng` gave."""
+    rng.set_state(("MT19937", packed[:-1], int(packed[-1])))
+
+
+class Trainer:
+    """One run, from untrained weights (or a snapshot) to the last epoch.
+
+    Parameters
+    ----------
+    settings : runs.Settings
+    data : datasets.Dataset
+        Its parts `train`, `valid`, `test` have len() and read(start, stop) -> x float32 (n, inputs), t one-hot float32.
+    batch_size, masks : optional
+        Instead of the task's batch size, and of the mask source that settings.streams names: an object like the two above.
+    progress : optional
+        Called with the number of batches trained, after each segment.
+    **size
+        Passed to the network.
+    """
+
+    def __init__(self, settings, data, batch_size=None, masks=None, progress=None, **size):
+        self.settings, self.data, self.task = settings, data, TASKS[settings.task]
+        self.batch_size = batch_size or self.task.batch_size
+        self.progress = progress or (lambda batches: None)
+        self.rng = np.random.RandomState(settings.seed)
+        self.network = Network(settings.task, settings.format, self.rng, settings.initial_range, **size)
+        seeds = [self.rng.randint(999999) for _ in self.network.layers]
+        if masks is None:
+            published = settings.streams == "published"
+            masks = PublishedMasks(seeds, self.network.layers, self.batch_size) if published else DeviceMasks()
+        self.masks = masks
+        self.order = np.arange(len(data.train))
+        self.epoch, self.best = -1, None
+        self.epochs = settings.epochs or self.task.epochs
+        self.schedule = self.task.schedule(self.epochs)
+        scanned = scan_pays(self.network)
+        self.training = TrainingProgram(self.network, self.batch_size, self.task.segment, masks.kind, scanned)
+        self.testing = TestProgram(self.network, self.batch_size, scanned)
+        self.state = to_device({v.name: v.get_value() for v in self.network.state} | mask_state(settings.seed))
+        self._parts = {}
+
+    # Runs.
+
+    def run(self, stop_after=None):
+        """Train, epoch after epoch, from where it stands; yields a record (a dict, see `_record`) after each.
+
+        The record of epoch 0 is that of the untrained network. stop_after: last epoch, if not that of the schedule.
+        """
+        last = self.epochs if stop_after is None else min(stop_after, self.epochs)
+        while self.epoch < last:
+            epoch, started = self.epoch + 1, time.perf_counter()
+            LR, M = self.schedule[max(epoch, 1) - 1]
+            if epoch:
+                self._train(epoch, LR, M, self.settings.prop_bits, self.settings.up_bits, shuffled=True)
+            trained = time.perf_counter()
+            errors = [self.error(name) for name in ("valid", "test")]
+            self._select(epoch, *errors)
+            if epoch == 0 and self.network.format.follows_overflow:
+                self.initialise_ranges()
+            self.epoch = epoch
+            images = self.batches_per_epoch * self.batch_size
+            yield self._record(LR, M, *errors, time.perf_counter() - started,
+                               images / (trained - started) if epoch else None)
+
+    def initialise_ranges(self):
+        """Train with 31 bits to find the ranges, then put the parameters back (SPEC section 7)."""
+        names = [v.name for layer in self.network.layers for v in (layer.W, layer.b)]
+        kept = to_host({name: self.state[name] for name in names})
+        LR, M = self.schedule[0]
+        for _ in range(self.settings.init_epochs):
+            self._train(0, LR, M, RANGE_INITIALISATION_BITS, RANGE_INITIALISATION_BITS, shuffled=False)
+        self.state |= to_device(kept)
+
+    def error(self, part):
+        """Test-time error on "valid" or "test", in percent of all its examples."""
+        if part not in self._parts:
+            examples = getattr(self.data, part)
+            self._parts[part] = self.testing.arrange(*examples.read(0, len(examples)))
+        wrong = self.testing(self.state, np.int32(self.settings.prop_bits), *self._parts[part])
+        return 100.0 * wrong / len(getattr(self.data, part))
+
+    def _select(self, epoch, valid_error, test_error):
+        if self.best is None or valid_error < self.best["best_validation_error"]:
+            self.best = {"best_epoch": epoch, "best_validation_error": valid_error, "best_test_error": test_error}
+
+    def _record(self, LR, M, valid_error, test_error, seconds, images_per_second):
+        """What is known after an epoch: rates used in it, errors in percent, norms, and DFXP's ranges and overflow."""
+        W, b, ranges, overflow = (to_host([self.state[f"{layer.name}/{what}"] for layer in self.network.layers])
+                                  for what in ("W", "b", "ranges", "epoch_overflow"))
+        record = {"epoch": self.epoch, "LR": LR, "M": M, "validation_error": valid_error, "test_error": test_error,
+                  **self.best, "W_l2": [_norm(w) for w in W], "b_l2": [_norm(v) for v in b]}
+        if self.network.format.follows_overflow:
+            record["ranges"] = [r.tolist() for r in ranges]
+            if self.epoch:
+                record["overflow_rates"] = [(o / self.batches_per_epoch).tolist() for o in overflow]
+        return record | {"seconds": round(seconds, 3),
+                         "images_per_second": images_per_second and round(images_per_second, 1)}
+
+    # One pass over the training set.
+
+    @property
+    def batches_per_epoch(self):
+        """Whole batches only."""
+        return len(self.data.train) // self.batch_size
+
+    def _train(self, epoch, LR, M, prop_bits, up_bits, shuffled):
+        s = self.settings
+        constants = {"LR": np.float32(LR), "M": np.float32(M), "prop_bits": np.int32(prop_bits),
+                     "up_bits": np.int32(up_bits), "frequency": np.int32(s.range_update_frequency),
+                     "max_overflow": np.float64(s.max_overflow)}
+        for layer in self.network.layers:
+            name = f"{layer.name}/epoch_overflow"
+            self.state[name] = to_device(np.zeros(self.state[name].shape))
+        done, watched = 0, [v.name for layer in self.network.layers for v in layer.state[:4]]
+        for x, t, rows in self._chunks(shuffled):
+            for start in range(0, len(rows), self.task.segment):
+                segment = rows[start : start + self.task.segment]
+                masks = self.masks.draw(len(segment))
+                self.state = self.training(self.state, constants, x, t, segment, done, masks)
+                done += len(segment)
+                if bad := not_finite(self.state, watched):
+                    raise Diverged(f"epoch {epoch}, {bad[0].split('/')[0]}: {', '.join(bad)} became NaN or infinite after "
+                                   f"{done} batches; training stopped")
+                self.progress(len(segment))
+
+    def _chunks(self, shuffled):
+        """What to train on, in order: (x, t, rows), x and t on the device, rows int32 (batches, batch_size) of them."""
+        batches = np.arange(self.batches_per_epoch * self.batch_size, dtype="int32").reshape(-1, self.batch_size)
+        if self.task.shuffle == "batches":
+            yield from self._read_ahead(self._shuffled_batches())
+            return
+        if shuffled:
+            self.order = self.order[self._permutation(len(self.order))]
+            batches = self.order[batches].astype("int32")
+        if "train" not in self._parts:
+            self._parts["train"] = to_device(self.data.train.read(0, len(self.data.train)))
+        yield *self._parts["train"], batches
+
+    def _shuffled_batches(self):
+        """(start, stop, batch order) of each chunk, drawn when its turn comes."""
+        per_chunk = self.task.chunk_batches
+        chunks, left = divmod(self.batches_per_epoch, per_chunk)
+        for chunk in [*self._permutation(chunks), *([chunks] if left else [])]:
+            order = self._permutation(per_chunk if chunk < chunks else left)
+            start = int(chunk) * per_chunk
+            yield start * self.batch_size, (start + len(order)) * self.batch_size, order
+
+    def _read_ahead(self, plan):
+        """Chunks of a plan, the next being read and sent to the device while the caller trains on this one."""
+        def load(start, stop, order):
+            rows = np.arange(stop - start, dtype="int32").reshape(-1, self.batch_size)
+            return *to_device(self.data.train.read(start, stop)), rows[order]
+
+        with ThreadPoolExecutor(1) as reader:
+            coming = [reader.submit(load, *chunk) for chunk in [next(plan)]]
+            while coming:
+                chunk = coming.pop().result()
+                coming += [reader.submit(load, *after) for after in [next(plan, None)] if after]
+                yield chunk
+
+    def _permutation(self, n):
+        order = np.arange(n)
+        self.rng.shuffle(order)
+        return order
+
+    # Snapshots: all that the next epoch depends on.
+
+    def snapshot(self):
+        """(arrays: dict of name -> NumPy array, facts: JSON-able dict); `restore` continues from it bit for bit."""
+        arrays = to_host(self.state) | self.masks.snapshot()
+        return arrays | {"order": self.order, "rng": pack_rng(self.rng)}, {"epoch": self.epoch, "best": self.best}
+
+    def restore(self, arrays, facts):
+        """Continue from a snapshot of the same settings and data."""
+        self.state = to_device({name: arrays[name] for name in self.state})
+        self.masks.restore(arrays)
+        unpack_rng(self.rng, arrays["rng"])
+        self.order, self.epoch, self.best = arrays["order"], facts["epoch"], facts["best"]
+
+    def parameters(self):
+        """The layers' weights and biases, as NumPy arrays: layer0/W, layer0/b, ..."""
+        return to_host({v.name: self.state[v.name] for layer in self.network.layers for v in (layer.W, layer.b)})
+
+
+def _norm(v):
+    return float(np.sqrt(np.sum(np.square(v.astype("float64")))))
