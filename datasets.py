@@ -198,7 +198,7 @@ def _read_idx_file(folder, name, sums, sample):
             continue
         if known or _md5(content) == sums.get(name):  # the latter: compressed by somebody else
             return path, content
-        other = [known for known in MNIST_NAMES if sums.get(known) == _md5(content)]
+        other = [one for one in MNIST_NAMES if sums.get(one) == _md5(content)]
         kind = "the sample" if sample else "the official"
         wrong = wrong or (f"{path} has the content of {other[0]}" if other else
                           f"{path} is not {kind} file (its MD5 differs)")
@@ -305,7 +305,7 @@ def read_cifar10_pickles(folder, sample=False):
         data = _read_bytes(folder / name)
         identity[name] = _md5(data)
         if identity[name] != sums.get(name):
-            other = [known for known in CIFAR10_MD5 if sums.get(known) == identity[name]]
+            other = [one for one in CIFAR10_MD5 if sums.get(one) == identity[name]]
             what = (f"has the content of {other[0]}" if other else
                     "is truncated, corrupted or another file (its MD5 differs)")
             raise DataError(f"{folder / name} {what}: {_remedy(sample)}")
