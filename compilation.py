@@ -66,6 +66,17 @@ def to_jax(inputs, shared, outputs):
     return function
 
 
+def compiled(inputs, shared, outputs):
+    """`to_jax`, compiled."""
+    function = to_jax(inputs, shared, outputs)
+
+    def run(values, state):
+        with jax.default_matmul_precision("highest"):
+            return function(values, state)
+
+    return jax.jit(run)
+
+
 def dropout_mask(key, p, shape):
     """Bernoulli(p) float32 zeros and ones from a JAX key: one random bit an element for p = 1/2, else 16."""
     if p == 0.5:

@@ -33,18 +33,18 @@ def quantize(x, nob, noib):
     return pt.clip(steps, -top, top) * ops.power_of_two(noib - nob)
 
 
-def overflow_rate(v, nob, noib):
-    """Fraction of the elements of v at or beyond the largest value of the format, a float32 scalar.
+def overflow_rates(v, nob, noib):
+    """Fractions of the elements of v at or beyond the largest value of the format, at NOIB and at NOIB-1: float64 (2,).
 
-    The count is divided by each dimension in turn, first dimension first, and rounded to float32 each time: the last
+    Each count is divided by each dimension in turn, first dimension first, and rounded to float32 each time: the last
     bit decides ties. In float64 because XLA replaces a division by a constant by a multiplication with its reciprocal;
     for a float32 over an integer below 2^27, that product, rounded to float32, is the rounded quotient.
     """
-    largest_value = largest_integer(nob) * ops.power_of_two(noib - nob)
-    rate = ops.count_at_least(pt.abs(v), largest_value).astype("float32")
+    noibs = pt.stack([noib, noib - 1])
+    rates = ops.count_at_least(pt.abs(v), largest_integer(nob) * ops.power_of_two(noibs - nob)).astype("float64")
     for n in v.type.shape:
-        rate = (rate.astype("float64") / np.float64(n)).astype("float32")
-    return rate
+        rates = (rates / np.float64(n)).astype("float32").astype("float64")
+    return rates
 
 
 def next_range(noib, overflow, overflow_1, max_overflow):
@@ -117,7 +117,7 @@ class Signal:
     def observe(self, v):
         """Take v's overflow rates at NOIB and NOIB-1 as this batch's statistics (SPEC section 6); returns v."""
         if self.format.follows_overflow:
-            self.rates = [overflow_rate(v, self.stored_nob, self.noib - i).astype("float64") for i in (0, 1)]
+            self.rates = overflow_rates(v, self.stored_nob, self.noib)
         return v
 
     def store(self, x):
@@ -150,7 +150,7 @@ class Ranges:
         """
         if not self.format.follows_overflow:
             return {}
-        rates = pt.stack([pt.stack([signals[name].rates[i] for name in SIGNALS]) for i in (0, 1)])
+        rates = pt.stack([signals[name].rates for name in SIGNALS], axis=1)
         overflow = self.overflow + rates
         mean = overflow / frequency.astype("float64")
         moved = next_range(self.ranges, mean[0], mean[1], max_overflow)

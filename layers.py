@@ -133,11 +133,11 @@ class Layer:
         return signal.quantize(step)
 
     def test(self, x, prop_bits):
-        """Test-time pass: x (B, input_size) -> quantized y (B, outputs); no dropout, W and b scaled."""
+        """Test-time pass: x (B, input_size) -> quantized y (B, outputs); no dropout, quantized W and b scaled."""
         s = self.dynamics.signals(prop_bits, prop_bits)
         scale = np.float32(self.scale)
-        a = self.linear(x, self.W * scale)
-        _, _, u = self.preactivate(a, self.b * scale, s["z"].quantize, training=False)
+        a = self.linear(x, s["w"].quantize(self.W) * scale)
+        _, _, u = self.preactivate(a, s["b"].quantize(self.b) * scale, s["z"].quantize, training=False)
         return s["y"].quantize(flat(self.activate(u)))
 
     def intermediates(self):
@@ -185,7 +185,7 @@ class Softmax(Layer):
 
     def activate(self, u):
         e = pt.exp(u - u.max(axis=1, keepdims=True))
-        return e / e.sum(axis=1, keepdims=True, dtype="float32", acc_dtype="float32")
+        return ops.rounded_quotient(e, ops.pairwise_sum(e))
 
     def activation_gradient(self, g):
         return g

@@ -154,7 +154,7 @@ class Network:
         y = x
         for layer, mask in zip(self.layers, masks, strict=True):
             y = layer.forward(y, mask, prop_bits, up_bits)
-        e = ops.rounded_quotient(y - t, N_CLASSES)
+        e = ops.rounded_quotient(y - t, np.float32(N_CLASSES))
         for layer in reversed(self.layers):
             e = layer.backward(e)
         update_due = pt.eq((batches + np.int32(1)) % frequency, 0)

@@ -6,6 +6,8 @@ calls it, and outside the linker it runs on its own. The functions at the end of
 This module and `compilation` are the only ones that know JAX.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,9 +51,9 @@ def _jax_code(op, **kwargs):
     return op.apply
 
 
-def _zero_unless_nan(scalar):
-    """int32 0, unless `scalar` is NaN: a zero that no compiler can fold away."""
-    return (scalar != scalar).astype(jnp.int32)
+def _zero_unless_nan(x):
+    """int32 0, or 1 where x is NaN: a zero that no compiler can fold away."""
+    return (x != x).astype(jnp.int32)
 
 
 def _flip_bits(x, bits):
@@ -91,15 +93,25 @@ class RoundedProduct(JaxOp):
 
 
 class RoundedQuotient(JaxOp):
-    """float32 tensor / constant, correctly rounded: XLA would multiply by the reciprocal of a constant it knows."""
+    """float32 x / divisor, correctly rounded; the divisor is broadcast to x.
 
-    __props__ = ("divisor",)
+    XLA would multiply by the reciprocal of a divisor that is constant or the same for many elements of x.
+    """
 
-    def __init__(self, divisor):
-        self.divisor = float(divisor)
+    def apply(self, x, divisor):
+        divisor = jnp.broadcast_to(jnp.asarray(divisor, x.dtype), x.shape)  # constants come as Python numbers
+        return x / _flip_bits(divisor, _zero_unless_nan(x))
+
+
+class PairwiseSum(JaxOp):
+    """Sum over the last axis, kept as an axis of length 1, in pairs of pairs: rounding errors stay small."""
 
     def apply(self, x):
-        return x / _flip_bits(np.float32(self.divisor), _zero_unless_nan(x.ravel()[0]))
+        while x.shape[-1] > 1:
+            if x.shape[-1] % 2:
+                x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 1)])
+            x = x[..., 0::2] + x[..., 1::2]
+        return x
 
 
 class Correlation(JaxOp):
@@ -207,26 +219,43 @@ class MaxUnpool(JaxOp):
         return full[:, :, : sides[0], : sides[1]]
 
 
+def _sum_blocks(a, stages):
+    """Sum over axis 0 in at most `stages` steps, each adding up to 32 equal blocks of rows, as far as they divide.
+
+    Written as plain additions, which XLA's CPU code fuses with what makes `a`, vectorizes and spreads over cores; its own
+    reductions of long axes first write their whole input to memory.
+    """
+    for _ in range(stages):
+        blocks = max(k for k in range(1, 33) if len(a) % k == 0)
+        a = a.reshape(blocks, len(a) // blocks, *a.shape[1:])
+        a = lax.optimization_barrier(functools.reduce(lambda total, i: total + a[i], range(1, blocks), a[0]))
+    return a
+
+
 class ColumnNorm(JaxOp):
     """Euclidean norms over axis 0, float32: squares summed in float64, the sum rounded, the root in float32 (SPEC 5)."""
 
     def apply(self, W):
-        return jnp.sqrt(jnp.sum(jnp.square(W.astype(jnp.float64)), axis=0).astype(jnp.float32))
+        squares = _sum_blocks(jnp.square(W.astype(jnp.float64)), stages=2)
+        return jnp.sqrt(jnp.sum(squares, axis=0).astype(jnp.float32))
 
 
 class CountAtLeast(JaxOp):
-    """Number of elements of a tensor that are at least a scalar, int32."""
+    """How many elements of a float32 tensor are at least thresholds[0], and thresholds[1]: int32 (2,)."""
 
-    def apply(self, v, scalar):
-        # Over axis 0 first: XLA's CPU code vectorizes that, and a reduction of everything at once is many times slower.
-        counts = jnp.sum((v >= scalar).astype(jnp.int32).reshape(len(v), -1), axis=0, dtype=jnp.int32)
-        return jnp.sum(lax.optimization_barrier(counts), dtype=jnp.int32)
+    def apply(self, v, thresholds):
+        # Both counts in one pass, the first in the upper half of an int32: two stages count to 1,024 at most.
+        both = (v >= thresholds[0]).astype(jnp.int32) * 2**16 + (v >= thresholds[1]).astype(jnp.int32)
+        both = _sum_blocks(both.ravel(), stages=2)
+        return jnp.stack([jnp.sum(both >> 16, dtype=jnp.int32), jnp.sum(both & 0xFFFF, dtype=jnp.int32)])
 
 
 round_half_away_from_zero = RoundHalfAwayFromZero()
 half_precision = HalfPrecision()
 power_of_two = PowerOfTwo()
 rounded_product = RoundedProduct()
+rounded_quotient = RoundedQuotient()
+pairwise_sum = PairwiseSum()
 column_norm = ColumnNorm()
 count_at_least = CountAtLeast()
 
@@ -234,11 +263,6 @@ count_at_least = CountAtLeast()
 def shared(value, name):
     """A shared variable whose shape is part of its type, as the Ops here need it."""
     return pytensor.shared(value, name=name, shape=value.shape)
-
-
-def rounded_quotient(x, divisor):
-    """x / divisor in float32, correctly rounded, for a Python number `divisor`."""
-    return RoundedQuotient(divisor)(x)
 
 
 def correlate(x, W, pad):

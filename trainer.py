@@ -74,17 +74,17 @@ class Trainer:
     settings : runs.Settings
     data : datasets.Dataset
         Its parts `train`, `valid`, `test` have len() and read(start, stop) -> x float32 (n, inputs), t one-hot float32.
-    batch_size, masks : optional
-        Instead of the task's batch size, and of the mask source that settings.streams names: an object like the two above.
+    batch_size, segment, masks : optional
+        Instead of the task's, and of the mask source that settings.streams names: an object like the two above.
     progress : optional
         Called with the number of batches trained, after each segment.
     **size
         Passed to the network.
     """
 
-    def __init__(self, settings, data, batch_size=None, masks=None, progress=None, **size):
+    def __init__(self, settings, data, batch_size=None, segment=None, masks=None, progress=None, **size):
         self.settings, self.data, self.task = settings, data, TASKS[settings.task]
-        self.batch_size = batch_size or self.task.batch_size
+        self.batch_size, self.segment = batch_size or self.task.batch_size, segment or self.task.segment
         self.progress = progress or (lambda batches: None)
         self.rng = np.random.RandomState(settings.seed)
         self.network = Network(settings.task, settings.format, self.rng, settings.initial_range, **size)
@@ -95,10 +95,10 @@ class Trainer:
         self.masks = masks
         self.order = np.arange(len(data.train))
         self.epoch, self.best = -1, None
-        self.epochs = settings.epochs or self.task.epochs
+        self.epochs = self.task.epochs if settings.epochs is None else settings.epochs
         self.schedule = self.task.schedule(self.epochs)
         scanned = scan_pays(self.network)
-        self.training = TrainingProgram(self.network, self.batch_size, self.task.segment, masks.kind, scanned)
+        self.training = TrainingProgram(self.network, self.batch_size, self.segment, masks.kind, scanned)
         self.testing = TestProgram(self.network, self.batch_size, scanned)
         self.state = to_device({v.name: v.get_value() for v in self.network.state} | mask_state(settings.seed))
         self._parts = {}
@@ -177,8 +177,8 @@ class Trainer:
             self.state[name] = to_device(np.zeros(self.state[name].shape))
         done, watched = 0, [v.name for layer in self.network.layers for v in layer.state[:4]]
         for x, t, rows in self._chunks(shuffled):
-            for start in range(0, len(rows), self.task.segment):
-                segment = rows[start : start + self.task.segment]
+            for start in range(0, len(rows), self.segment):
+                segment = rows[start : start + self.segment]
                 masks = self.masks.draw(len(segment))
                 self.state = self.training(self.state, constants, x, t, segment, done, masks)
                 done += len(segment)
