@@ -1,0 +1,207 @@
+"""The command line, as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import main
+from runs import load_npz
+
+GOOD = {
+    "PI_MNIST FLP": {},
+    "SVHN FXP 5 19 19": {"initial_range": 5, "prop_bits": 19, "up_bits": 19},
+    "MNIST FXP -3 1 31": {"initial_range": -3, "prop_bits": 1, "up_bits": 31},
+    "CIFAR10 DFXP 5 9 11 100 0.0001 2": {"initial_range": 5, "prop_bits": 9, "up_bits": 11,
+                                         "range_update_frequency": 100, "max_overflow": 0.0001, "init_epochs": 2},
+    "PI_MNIST DFXP 5 9 11 1 1e-4 0 --epochs 7 --seed 3": {
+        "initial_range": 5, "prop_bits": 9, "up_bits": 11, "range_update_frequency": 1, "max_overflow": 0.0001,
+        "init_epochs": 0, "epochs": 7, "seed": 3},
+    "--streams published PI_MNIST --seed 0 HFLP": {"streams": "published", "seed": 0},
+}
+BAD = [
+    "", "PI_MNIST", "PI_MNIST FOO", "FOO FLP", "pi_mnist FLP", "PI_MNIST FXP", "PI_MNIST FXP 5 9",
+    "PI_MNIST DFXP 5 9 11 100 0.0001", "PI_MNIST DFXP 5 9 11 100 0.0001 2 9", "PI_MNIST FXP 5 0 11", "PI_MNIST FXP 5 9 32",
+    "PI_MNIST FXP 65 9 11", "PI_MNIST FXP -65 9 11", "PI_MNIST FXP 5.0 9 11", "PI_MNIST FXP 5 1_0 11",
+    "PI_MNIST FXP 5 nine 11", "PI_MNIST DFXP 5 9 11 0 0.0001 2", "PI_MNIST DFXP 5 9 11 100 1.5 2",
+    "PI_MNIST DFXP 5 9 11 100 -0.1 2", "PI_MNIST DFXP 5 9 11 100 nan 2", "PI_MNIST DFXP 5 9 11 100 inf 2",
+    "PI_MNIST DFXP 5 9 11 100 0.1 -1", "PI_MNIST FLP --epochs 0", "PI_MNIST FLP --epochs x", "PI_MNIST FLP --stop-after -1",
+    "PI_MNIST FLP --seed 4294967296", "PI_MNIST FLP --device tpu", "PI_MNIST FLP --streams other", "PI_MNIST FLP --nonsense",
+    "PI_MNIST FLP --data", "--resume", "--resume --out missing", "PI_MNIST FLP --resume --out missing",
+    f"PI_MNIST FXP {'9' * 5000} 9 11",
+]
+
+
+@pytest.mark.parametrize("line", GOOD)
+def test_arguments_become_settings(line, capsys):
+    a = main.parse(line.split())
+    expected = {"task": a.TASK, "format": a.FORMAT, "epochs": None, "seed": 1234, "streams": "device"} | GOOD[line]
+    assert a.settings == expected
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_arguments_give_one_line_and_status_2(line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main.main(line.split())
+    except SystemExit as stop:
+        status = stop.code
+    out, err = capsys.readouterr()
+    assert status == 2 and out == ""
+    assert err.startswith("main.py: ") and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_format_does_not_need_is_ignored_aloud(capsys):
+    a = main.parse("PI_MNIST FXP 5 9 11 100 0.0001 2".split())
+    assert "init_epochs" not in a.settings
+    assert capsys.readouterr().err == "main.py: FXP ignores 100 0.0001 2\n"
+    assert main.parse("PI_MNIST FLP whatever".split()).settings["format"] == "FLP"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.sampled_from(["PI_MNIST", "FLP", "DFXP", "FXP", "5", "9", "0.1", "-1", "--seed", "--epochs",
+                                            "--out", "--resume", "--", "-", "=", "--epochs=3"]), st.text(max_size=6)),
+                max_size=10))
+def test_no_command_line_breaks_the_parser(arguments):
+    if {"-h", "--help"} & set(arguments):
+        return
+    try:
+        a = main.parse(arguments)
+    except SystemExit as stop:
+        assert stop.code == 2
+    else:
+        assert a.settings is None or a.settings["task"] in main.TASKS
+
+
+def test_help_and_errors_come_before_the_heavy_imports():
+    code = "import sys, main\ntry:\n main.main(sys.argv[1:])\nexcept SystemExit: pass\n" \
+           "print(sorted({'jax', 'pytensor', 'scipy'} & set(sys.modules)))"
+    for arguments in (["-h"], ["PI_MNIST", "FOO"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.stdout.strip().endswith("[]"), done.stderr
+    help_text = subprocess.run([sys.executable, "main.py", "-h"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert help_text.returncode == 0
+    for example in ("PI_MNIST FLP", "SVHN FXP 5 19 19", "CIFAR10 DFXP 5 9 11 100 0.0001 2", *main.NUMBERS):
+        assert example in help_text.stdout
+
+
+@pytest.mark.parametrize("line", ["FLP", "HFLP", "FXP 5 19 19", "DFXP 5 9 11 10 0.0001 1"])
+def test_a_run_of_each_format(line, sample, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["PI_MNIST", *line.split(), "--data", str(sample), "--sample", "--stop-after", "2"]
+    assert main.main(arguments) == 0
+    out = capsys.readouterr().out
+    folder = next((tmp_path / "runs").iterdir())
+    records = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in records] == [0, 1, 2]
+    for word in ("epoch 2:", "learning rate", "momentum", "validation error", "test error", "best epoch", str(folder.name)):
+        assert word in out
+    assert ("ranges of layer 2: z" in out) == line.startswith("DFXP")
+    assert 0 <= records[-1]["test_error"] <= 100 and records[0]["validation_error"] > 80
+    config = json.loads((folder / "config.json").read_text())
+    assert config["command"] == ["main.py", *arguments] and config["settings"]["format"] == line.split()[0]
+    assert config["device"].startswith("cpu") or config["device"].startswith("gpu")
+    assert set(config["versions"]) >= {"python", "jax", "pytensor", "numpy"} and "git_revision" in config
+    final = load_npz(folder / "final.npz")
+    assert final["layer0/W"].shape == (784, 1200) and final["layer2/b"].shape == (10,)
+    assert {p.name for p in folder.iterdir()} == {"config.json", "metrics.jsonl", "best.npz", "final.npz",
+                                                 "checkpoint.npz", ".lock"}
+    # The same command again prints the result; another stop goes on.
+    before = (folder / "metrics.jsonl").read_bytes()
+    assert main.main(arguments) == 0
+    assert capsys.readouterr().out == out.splitlines(keepends=True)[-1]
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    if line == "FLP":
+        assert main.main(["--resume", "--out", str(folder), "--data", str(sample), "--sample", "--stop-after", "3"]) == 0
+        assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_stopping_and_going_on_changes_nothing(sample, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = ["PI_MNIST", "DFXP", "5", "9", "11", "10", "0.0001", "1", "--data", str(sample), "--sample",
+              "--streams", "published"]
+    assert main.main([*common, "--out", "once", "--stop-after", "3"]) == 0
+    for stop in ("1", "3"):
+        assert main.main([*common, "--out", "twice", "--stop-after", stop]) == 0
+    assert_same_run(tmp_path / "once", tmp_path / "twice")
+
+
+def assert_same_run(one, other):
+    for name in ("final.npz", "best.npz", "checkpoint.npz"):
+        a, b = load_npz(one / name), load_npz(other / name)
+        assert a.keys() == b.keys()
+        assert all(np.array_equal(a[key], b[key]) for key in a), name
+    timeless = [[{k: v for k, v in json.loads(line).items() if k not in ("seconds", "images_per_second")}
+                 for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, other)]
+    assert timeless[0] == timeless[1]
+
+
+def test_killed_in_the_middle(sample, tmp_path, program):
+    line = ["PI_MNIST", "DFXP", "5", "9", "11", "10", "0.0001", "1", "--data", sample, "--sample", "--stop-after", "8"]
+    undisturbed = program(*line, "--out", "undisturbed", cwd=tmp_path)
+    assert undisturbed.returncode == 0 and undisturbed.stderr == ""
+    often = "import sys, runs, main; runs.CHECKPOINT_SECONDS = 0; sys.exit(main.main(sys.argv[1:]))"
+    victim = subprocess.Popen([sys.executable, "-c", often, *map(str, line), "--out", tmp_path / "killed"], cwd=ROOT,
+                              stdout=subprocess.DEVNULL)
+    metrics, deadline = tmp_path / "killed" / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    victim.send_signal(signal.SIGSTOP)
+    second = program(*line, "--out", "killed", cwd=tmp_path)
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL, "it was not to be finished yet"
+    assert second.returncode == 2 and "in use by another process" in second.stderr
+    assert not (tmp_path / "killed" / "final.npz").exists()
+    assert program(*line, "--out", "killed", cwd=tmp_path).returncode == 0
+    assert_same_run(tmp_path / "undisturbed", tmp_path / "killed")
+
+
+def test_a_folder_of_another_run_is_refused_with_the_difference(sample, tmp_path, capsys):
+    common = ["--data", str(sample), "--sample", "--stop-after", "0", "--out", str(tmp_path / "run")]
+    assert main.main(["PI_MNIST", "FXP", "5", "19", "19", *common]) == 0
+    capsys.readouterr()
+    assert main.main(["PI_MNIST", "FXP", "5", "9", "19", *common]) == 2
+    err = capsys.readouterr().err
+    assert "prop_bits 19 there, 9 here" in err and err.count("\n") == 1
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert main.main(["PI_MNIST", "FLP", "--out", str(tmp_path)]) == 2
+    assert "not a run folder" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_missing_data_starts_nothing(tmp_path, program):
+    done = program("PI_MNIST", "FLP", "--sample", "--data", __file__, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_become_infinite_stop_the_run(sample, tmp_path, monkeypatch, capsys):
+    import dataclasses
+
+    import model
+
+    broken = dataclasses.replace(model.TASKS["PI_MNIST"], LR_start=1e39)
+    monkeypatch.setitem(model.TASKS, "PI_MNIST", broken)
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["PI_MNIST", "FLP", "--data", str(sample), "--sample"]) == 1
+    err = capsys.readouterr().err
+    assert "epoch 1, layer" in err and "NaN or infinite" in err and err.count("\n") == 1
+    assert len((tmp_path / "runs" / "PI_MNIST_FLP_sample" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_no_progress_bar_in_a_pipe(sample, tmp_path, program):
+    done = program("PI_MNIST", "FLP", "--data", sample, "--sample", "--stop-after", "1", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
