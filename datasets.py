@@ -2,14 +2,17 @@
 
 Under the data folder (PYLEARN2_DATA_PATH):
 
-    mnist/                        the four idx files, .gz or not; missing ones are downloaded
-    cifar10/cifar-10-batches-py/  the official pickles data_batch_1..5 and test_batch
-    SVHN/format2/                 {train,test,extra}_32x32.mat
+    mnist/                        the four idx files, .gz or not
+    cifar10/cifar-10-batches-py/  the official pickles data_batch_1..5 and test_batch; preprocessed on first use
+    SVHN/format2/                 {train,test,extra}_32x32.mat, of which python -m utilities.svhn_preprocessing makes
+                                  HDF5 files under SVHN_LOCAL_PATH; those are read
 
-A generated sample (python -m utilities.sample_data) has the same files and a manifest.json beside them, which
-holds their MD5 sums and split sizes in place of the official ones. It is read only when asked for.
+Missing official files are downloaded. A generated sample (python -m utilities.sample_data) has the same files and a
+manifest.json beside them, which holds their MD5 sums and split sizes in place of the official ones. It is read only
+when asked for.
 """
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -17,15 +20,16 @@ import json
 import os
 import pickle
 import struct
-import sys
 import threading
-import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+from downloads import DownloadError, download, file_md5, unpack
+from downloads import reachable as _reachable
 
 CLASSES = 10
 CONNECT_SECONDS = 5  # a mirror that has not answered by then counts as unreachable
@@ -42,10 +46,21 @@ MNIST_MD5 = {  # of the published .gz files and of what they decompress to
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637"}
 MNIST_NAMES = tuple(name for name in MNIST_MD5 if not name.endswith(".gz"))
 MNIST_SPLIT = {"train": 50_000, "valid": 10_000, "test": 10_000}
+CIFAR10_MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
+CIFAR10_ARCHIVE = {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}
 CIFAR10_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f", "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
     "data_batch_3": "54ebc095f3ab1f0389bbae665268c751", "data_batch_4": "634d18415352ddfa80567beed471001a",
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb", "test_batch": "40351d587109b95175f43aff81a1287e"}
+CIFAR10_SPLIT = {"train": 45_000, "valid": 5_000, "test": 10_000}
+SVHN_MIRRORS = ("http://ufldl.stanford.edu/housenumbers/",)
+SVHN_MD5 = {"train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+            "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+            "extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7"}
+SVHN_SPLIT = {"train": 598_388, "valid": 6_000, "test": 26_032}
+SVHN_VALID_PER_CLASS = {"train": 400, "extra": 200}
+SVHN_PARTS = {"train": "splitted_train_32x32.h5", "valid": "valid_32x32.h5", "test": "test_32x32.h5"}
+PREPROCESSING_VERSION = 1  # raised whenever preprocessing.py gives other numbers
 
 
 class DataError(Exception):
@@ -221,63 +236,60 @@ def _parse_idx(path, content):
     return array.reshape(n, -1) if shape else array
 
 
-def _fetch_mnist(folder, missing, download):
-    """Download missing official files, MD5-checked and atomically; DataError, within seconds if offline."""
-    files, why = [f"{name}.gz" for name in missing], "no download was tried"
-    if download:
-        import pooch
-        import requests
-        from tqdm import tqdm
-
-        pooch.get_logger().setLevel("ERROR")
-        mirrors, why = _reachable(MNIST_MIRRORS, files[0]), "no mirror answered"
-        for file in files if mirrors else ():
-            for mirror in mirrors:
-                try:
-                    # pooch renames a temporary file when the sum is right, and removes it otherwise;
-                    # total=1 because pooch asks for the bar's truth before it knows the size
-                    with tqdm(total=1, desc=file, unit="B", unit_scale=True, file=sys.stderr) as bar:
-                        fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16,
-                                                     timeout=(CONNECT_SECONDS, 30))
-                        pooch.retrieve(mirror + file, f"md5:{MNIST_MD5[file]}", file, folder,
-                                       downloader=fetch)
-                    break
-                except requests.exceptions.RequestException as error:  # before OSError, its base class
-                    why = f"{mirror}: {type(error).__name__}"
-                except ValueError:
-                    why = f"{mirror}: wrong MD5"
-                except OSError as error:
-                    raise DataError(f"cannot write {folder / file} ({error.strerror or error}): make the "
-                                    "folder writable or put the official MNIST files there") from error
-        files = [file for file in files if not os.path.exists(folder / file)]
-    if files:
-        raise DataError(f"MNIST: {', '.join(files)} missing and not downloaded ({why}): put the official "
-                        f"files into {folder}, or use --sample for a small generated set")
+def _fetch_mnist(folder, missing, allowed):
+    _fetch("MNIST", [f"{name}.gz" for name in missing], folder, MNIST_MIRRORS, MNIST_MD5, allowed)
 
 
-def _reachable(mirrors, file):
-    """Those mirrors that answer within CONNECT_SECONDS; in threads, as a name look-up can hang longer."""
-    import pooch
+# -------------------------------------------------------------------------------------------- CIFAR-10
 
-    answered = set()
+def load_cifar10(folder, sample=False, download=True):
+    """CIFAR-10 after GCN and ZCA, the last rows of the training images are valid (SPEC section 12).
 
-    def ask(mirror):
-        try:
-            pooch.HTTPDownloader(timeout=CONNECT_SECONDS)(mirror + file, None, None, check_only=True)
-            answered.add(mirror)
-        except Exception:  # whatever it is, this mirror is of no use
-            pass
+    Parameters
+    ----------
+    folder : path of the data folder; the pickles are in folder/cifar10/cifar-10-batches-py, or come out of an official
+        cifar-10-python.tar.gz in folder/cifar10; what is made of them is kept in folder/cifar10/preprocessed-...
+    sample : read the generated sample that lies there instead of CIFAR-10
+    download : fetch the archive if neither is there
 
-    threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
-    deadline = time.monotonic() + CONNECT_SECONDS
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0, deadline - time.monotonic()))
-    return [mirror for mirror in mirrors if mirror in answered]
+    Raises
+    ------
+    DataError : a file is missing and cannot be had, is not the file it should be, or the result cannot be kept.
+    """
+    from preprocessing import whiten_cifar10
+
+    cifar10 = Path(folder) / "cifar10"
+    pickles = cifar10 / "cifar-10-batches-py"
+    manifest = _manifest(pickles, sample)
+    if not sample and (missing := [name for name in CIFAR10_MD5 if not os.path.exists(pickles / name)]):
+        _unpack_cifar10(cifar10, missing, download)
+    x, labels, test_x, test_labels, identity = read_cifar10_pickles(folder, sample)
+    x, test_x = whiten_cifar10(cifar10, x, test_x, identity)
+    n = (manifest["split"] if sample else CIFAR10_SPLIT)["train"]
+    return Dataset("CIFAR10 sample" if sample else "CIFAR10", train=ArrayPart(x[:n], labels[:n]),
+                   valid=ArrayPart(x[n:], labels[n:]), test=ArrayPart(test_x, test_labels),
+                   identity=identity | {"preprocessing": str(PREPROCESSING_VERSION)})
 
 
-# -------------------------------------------------------------------------------------- CIFAR-10, SVHN
+def _unpack_cifar10(folder, missing, allowed):
+    """The missing pickles, out of the archive in `folder`, which is downloaded for it if it is not there."""
+    (name, md5), = CIFAR10_ARCHIVE.items()
+    archive = folder / name
+    given = os.path.exists(archive)
+    if not given:
+        _fetch("CIFAR10", [name], folder, CIFAR10_MIRRORS, CIFAR10_ARCHIVE, allowed)
+    try:
+        if given and file_md5(archive) != md5:
+            raise DataError(f"{archive} is truncated, corrupted or another file (its MD5 differs): {_remedy(False)}")
+        unpack(archive, {f"cifar-10-batches-py/{name}": name for name in missing}, folder / "cifar-10-batches-py")
+    except DownloadError as error:
+        raise DataError(f"{error}: {_remedy(False)}") from error
+    except OSError as error:
+        raise DataError(f"cannot unpack {archive} into {folder} ({error.strerror or error}): make the folder writable "
+                        "and room for 200 MB") from error
+    if not given:
+        archive.unlink(missing_ok=True)
+
 
 def read_cifar10_pickles(folder, sample=False):
     """The official pickles in folder/cifar10/cifar-10-batches-py, read without running what they say.
@@ -371,8 +383,158 @@ class _PickledArray:
         self.array = np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def read_svhn_mat(path):
+# ------------------------------------------------------------------------------------------------ SVHN
+
+def load_svhn(folder, sample=False):
+    """SVHN after split, GCN and LCN (SPEC section 12), read from its three HDF5 files in pieces, when asked for.
+
+    Parameters
+    ----------
+    folder : path of the data folder
+    sample : read the generated sample in folder/SVHN, whose HDF5 files are made on first use. Otherwise the files are
+        those in $SVHN_LOCAL_PATH/h5, and only python -m utilities.svhn_preprocessing makes them.
+
+    Raises
+    ------
+    DataError : a file is missing, damaged, not finished, or does not belong to the others.
+    """
+    source = svhn_sources(folder, sample)
+    local = Path(folder) / "SVHN" if sample else os.environ.get("SVHN_LOCAL_PATH")
+    if not local:
+        raise DataError("SVHN_LOCAL_PATH is not set: set it to a folder with 8 GB of room and run python -m "
+                        "utilities.svhn_preprocessing, or use --sample for a small generated set")
+    try:
+        return _open_svhn(source, local)
+    except DataError:
+        if not sample:
+            raise
+    from preprocessing import preprocess_svhn
+
+    preprocess_svhn(folder, local, sample=True)
+    return _open_svhn(source, local)
+
+
+def _open_svhn(source, local):
+    remedy = "run python -m utilities.svhn_preprocessing" + (" --sample --data DIR" if source.sample else "")
+    parts = {part: HDF5Part(Path(local) / "h5" / name, source.split[part], remedy)
+             for part, name in SVHN_PARTS.items()}
+    identity = parts["train"].identity
+    if identity not in (source.identity("all"), source.identity("first")):
+        what = "this sample" if source.sample else "the official files"
+        raise DataError(f"{parts['train'].path} is not made of {what} by this version: {remedy}")
+    for part in parts.values():
+        if part.identity != identity:
+            raise DataError(f"{part.path} is made of other files or with other options than "
+                            f"{parts['train'].path.name}: {remedy}")
+    return Dataset("SVHN sample" if source.sample else "SVHN", identity=identity, **parts)
+
+
+class HDF5Part:
+    """A Part in an HDF5 file: arrays X float32 (n, 3072) and y float32 (n, 10) in its group Data.
+
+    The file is open only while something is read, by one thread at a time, as PyTables demands.
+
+    Parameters
+    ----------
+    path : the file
+    n : number of examples that it must have
+    remedy : what an error tells the user to do
+    identity : (attribute) what the file says it was made from
+
+    Raises
+    ------
+    DataError : also by `read`; the file is missing, damaged, or was never finished.
+    """
+
+    n_features = 3072
+    _lock = threading.Lock()
+
+    def __init__(self, path, n, remedy):
+        self.path, self.n, self.remedy, self._stat = Path(path), n, remedy, None
+        with self._open() as group:
+            if getattr(group._v_attrs, "finished", 0) != 1:
+                raise DataError(f"{path} was never finished: {remedy}")
+            shapes = [(array.shape, array.dtype) for array in (group.X, group.y)]
+            if shapes != [((n, width), np.float32) for width in (self.n_features, CLASSES)]:
+                raise DataError(f"{path} has arrays {shapes[0][0]} and {shapes[1][0]}, not {n} examples: {remedy}")
+            self.identity = json.loads(group._v_attrs.identity)
+
+    def __len__(self):
+        return self.n
+
+    def read(self, start, stop):
+        """Rows start..stop-1 from the file: x float32 (n, 3072), y float32 (n, 10)."""
+        with self._open() as group:
+            return group.X.read(start, stop), group.y.read(start, stop)
+
+    @contextlib.contextmanager
+    def _open(self):
+        import tables
+
+        try:
+            with self._lock, tables.open_file(str(self.path), max_blosc_threads=min(4, os.cpu_count() or 1)) as file:
+                stat = os.stat(self.path)
+                self._stat = self._stat or stat
+                if (stat.st_ino, stat.st_mtime_ns) != (self._stat.st_ino, self._stat.st_mtime_ns):
+                    raise DataError(f"{self.path} was replaced while it was in use: start again")
+                yield file.root.Data
+        except FileNotFoundError as error:
+            raise DataError(f"{self.path} missing: {self.remedy}") from error
+        except DataError:
+            raise
+        except Exception as error:  # PyTables raises nearly anything on a damaged file
+            raise DataError(f"{self.path} is truncated or damaged ({type(error).__name__}): {self.remedy}") from error
+
+
+@dataclass(frozen=True)
+class SVHNSources:
+    """The .mat files of SVHN or of its sample.
+
+    folder : where they are; sums : file name -> MD5; split : part -> number of images
+    per_class : file -> how many images of each class valid takes from it
+    """
+
+    folder: Path
+    sums: dict
+    split: dict
+    per_class: dict
+    sample: bool
+
+    def identity(self, channels):
+        """What the HDF5 files are made from (str -> str); channels: those that LCN normalises, "all" or "first"."""
+        return {**{name: self.sums[name] for name in SVHN_MD5}, "sample": "yes" if self.sample else "no",
+                "valid_per_class": f"{self.per_class['train']} of train, {self.per_class['extra']} of extra",
+                "lcn_channels": channels, "preprocessing": str(PREPROCESSING_VERSION)}
+
+
+def svhn_sources(folder, sample=False):
+    """The SVHNSources in folder/SVHN/format2; DataError if the sample is asked for and not there, or the reverse."""
+    folder = Path(folder) / "SVHN" / "format2"
+    manifest = _manifest(folder, sample)
+    if not sample:
+        return SVHNSources(folder, SVHN_MD5, SVHN_SPLIT, SVHN_VALID_PER_CLASS, False)
+    per_class = manifest.get("valid_per_class", SVHN_VALID_PER_CLASS)
+    if (not isinstance(per_class, dict) or set(per_class) != set(SVHN_VALID_PER_CLASS) or set(SVHN_MD5) - set(
+            manifest["files"]) or not all(type(n) is int and n >= 0 for n in per_class.values())):
+        raise DataError(f"{folder / 'manifest.json'} is damaged: {_remedy(sample)}")
+    return SVHNSources(folder, manifest["files"], manifest["split"], per_class, True)
+
+
+def fetch_svhn(source, names):
+    """Download the missing ones of "train", "test", "extra" into source.folder; DataError if that fails."""
+    missing = [f"{name}_32x32.mat" for name in names if not os.path.exists(source.folder / f"{name}_32x32.mat")]
+    if missing and source.sample:
+        raise _missing_sample(source.folder, missing)
+    if missing:
+        _fetch("SVHN", missing, source.folder, SVHN_MIRRORS, SVHN_MD5)
+
+
+def read_svhn_mat(path, md5=None):
     """One official SVHN format-2 .mat file (MATLAB 5: X uint8 (32, 32, 3, n), y (n, 1) of 1..10).
+
+    Parameters
+    ----------
+    md5 : the sum that the file must have
 
     Returns
     -------
@@ -380,7 +542,7 @@ def read_svhn_mat(path):
 
     Raises
     ------
-    DataError : the file is missing, damaged, or holds something else.
+    DataError : the file is missing, damaged, has another sum, or holds something else.
     """
     import scipy.io
 
@@ -388,6 +550,13 @@ def read_svhn_mat(path):
     if not os.path.exists(path):
         raise DataError(f"SVHN: {path.name} missing: put the official format-2 files into {path.parent}, "
                         "or use --sample for a small generated set")
+    try:
+        known = md5 is None or file_md5(path) == md5
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not known:
+        raise DataError(f"{path} is truncated, corrupted or another file (its MD5 differs): delete it and get the file "
+                        "again")
     try:
         variables = scipy.io.loadmat(path, variable_names=("X", "y"))
         x, labels = (np.asarray(variables[name]) for name in ("X", "y"))
@@ -399,10 +568,13 @@ def read_svhn_mat(path):
                         "and (n, 1): replace it by the official file")
     if labels.dtype.kind not in "iuf" or not np.isin(labels, np.arange(1, CLASSES + 1)).all():
         raise DataError(f"{path} has labels other than 1..10: replace it by the official file")
-    return x.transpose(3, 2, 0, 1).reshape(-1, 3072), labels[:, 0].astype(np.int64)
+    x = np.require(x.T, requirements="CW")  # (n, channel, column, row): MATLAB's order, so that nothing is copied
+    for start in range(0, len(x), 5000):
+        x[start:start + 5000] = x[start:start + 5000].swapaxes(2, 3).copy()
+    return x.reshape(-1, 3072), labels[:, 0].astype(np.int64)
 
 
-# --------------------------------------------------------------------------------------- sample, files
+# ------------------------------------------------------------------------------- sample, files, downloads
 
 def _manifest(folder, sample):
     """The sample's manifest, {"files": {name: MD5}, "split": {part: size}, ...}; None unless sample.
@@ -439,16 +611,41 @@ def _remedy(sample):
             "delete it and get the official file again, or use --sample for a small generated set")
 
 
+def _fetch(task, files, folder, mirrors, sums, allowed=True):
+    """Download missing official files, each from the first mirror that has it; DataError, within seconds if offline."""
+    why = "no download was tried"
+    if allowed:
+        mirrors, why = _reachable(mirrors, files[0], CONNECT_SECONDS), "no mirror answered"
+        for file in files if mirrors else ():
+            for mirror in mirrors:
+                try:
+                    download(mirror + file, folder / file, sums[file], CONNECT_SECONDS)
+                    break
+                except DownloadError as error:
+                    why = str(error)
+                except OSError as error:
+                    raise DataError(f"cannot write {folder / file} ({error.strerror or error}): make room, and the "
+                                    f"folder writable, or put the official {task} files there") from error
+        files = [file for file in files if not os.path.exists(folder / file)]
+    if files:
+        raise DataError(f"{task}: {', '.join(files)} missing and not downloaded ({why}): put the official "
+                        f"files into {folder}, or use --sample for a small generated set")
+
+
 def _read_bytes(path):
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror or error}): make it a readable file") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path, error):
+    return DataError(f"cannot read {path} ({error.strerror or error}): make it a readable file")
 
 
 def _md5(data):
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-# task -> loader(folder, sample); CIFAR10 and SVHN are to come
-LOADERS = {"PI_MNIST": load_mnist, "MNIST": load_mnist}
+# task -> loader(folder, sample)
+LOADERS = {"PI_MNIST": load_mnist, "MNIST": load_mnist, "CIFAR10": load_cifar10, "SVHN": load_svhn}

@@ -1,13 +1,16 @@
 """Pictures made from run folders.
 
     python -m utilities.figures curves runs/PI_MNIST_FLP runs/PI_MNIST_HFLP -o curves.png
+    python -m utilities.figures filters runs/CIFAR10_FLP -o filters.png
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from runs import Run, RunError
+import numpy as np
+
+from runs import Run, RunError, load_npz
 
 # Distinct in grey as well as in colour.
 STYLES = [("black", "-"), ("tab:blue", "--"), ("tab:orange", "-."), ("tab:green", ":")]
@@ -46,6 +49,38 @@ def curves(folders, out):
     plt.close(figure)
 
 
+def tile(W):
+    """First-layer weights as one picture, float64 (rows, columns, 3), each filter scaled to its own largest weight.
+
+    W is (filters, channels, rows, columns), of one or three channels, or dense (784, filters).
+    """
+    if W.ndim == 2:
+        W = W.T.reshape(-1, 1, 28, 28)
+    filters = W.transpose(0, 2, 3, 1).astype("float64")
+    filters = 0.5 + filters / (2 * np.abs(filters).max(axis=(1, 2, 3), keepdims=True).clip(1e-12))
+    count, rows, columns, _ = filters.shape
+    across = int(np.ceil(np.sqrt(count)))
+    down = -(-count // across)
+    picture = np.ones((down * (rows + 1) - 1, across * (columns + 1) - 1, 3))
+    for i, image in enumerate(filters):
+        top, left = i // across * (rows + 1), i % across * (columns + 1)
+        picture[top : top + rows, left : left + columns] = image
+    return picture
+
+
+def filters(folder, out):
+    """The first layer's filters at the best epoch, tiled, in colour if they see colours."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    picture = tile(load_npz(Run(folder).folder / "best.npz")["layer0/W"])
+    zoom = max(1, 800 // picture.shape[0])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    plt.imsave(out, np.kron(picture, np.ones((zoom, zoom, 1))))
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m utilities.figures", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,10 +88,13 @@ def main(arguments=None):
     sub = kinds.add_parser("curves", help="learning curves of one or more runs")
     sub.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
     sub.add_argument("-o", "--out", type=Path, default=Path("curves.png"), help="picture to write (curves.png)")
+    sub = kinds.add_parser("filters", help="the first layer's filters of a run, tiled")
+    sub.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    sub.add_argument("-o", "--out", type=Path, default=Path("filters.png"), help="picture to write (filters.png)")
     a = parser.parse_args(arguments)
     try:
-        curves(a.runs, a.out)
-    except RunError as error:
+        curves(a.runs, a.out) if a.kind == "curves" else filters(a.run, a.out)
+    except (RunError, OSError) as error:
         print(f"figures: {error}", file=sys.stderr)
         return 2
     print(a.out)

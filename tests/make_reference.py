@@ -1,0 +1,169 @@
+"""Make tests/reference/*.npz with the plain NumPy evaluation: python tests/make_reference.py
+
+format.npz has quantizers and overflow rates; the others are traces in the form that utilities/replay_trace.py reads.
+Needed again only if numpy_reference.py changes, and then the numbers must not.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy_reference as ref
+
+FOLDER = Path(__file__).parent / "reference"
+STATE = ("W", "b", "update_W", "update_b")
+INSIDE = ("fixed_W", "fixed_b", "fixed_x", "z", "fixed_z", "u", "fixed_u", "y", "fixed_y", "fixed_dEdy", "fixed_dEdz",
+          "fixed_dEdW", "fixed_dEdb")
+RANGES = np.array([3, -3, 2, -2, 0, -1, 1, 4, -4, -5])  # of the ten signals in the first layer of a `mixed` trace
+WARM_FACTORS = {"PI_MNIST": (2, 2), "MNIST": (2, 4, 4)}
+
+
+def save(name, arrays):
+    np.savez_compressed(FOLDER / f"{name}.npz", **arrays)
+    print(f"{name}.npz: {(FOLDER / f'{name}.npz').stat().st_size / 1000:.0f} kB")
+
+
+def formats():
+    rng = np.random.RandomState(7)
+    params = [(nob, noib) for nob in (1, 5, 9, 11, 19, 31) for noib in (-10, -1, 0, 1, 5, 12)]
+    x = []
+    for nob, noib in params:
+        step = 2.0 ** (noib - nob)
+        ties = (rng.randint(-40, 40, 16) + 0.5) * step
+        wide = rng.normal(size=20) * 2.0**noib
+        x.append(np.concatenate([ties, wide, rng.normal(size=8) * 4 * step, [2.0**noib, -(2.0**noib), 0, np.inf]]))
+    x = np.array(x, "f4")
+    y = np.array([ref.fixed_point(v, nob, noib) for v, (nob, noib) in zip(x, params, strict=True)])
+    widths = [(nob, noib) for nob in (5, 9, 31) for noib in (-3, -2, 0, 1)]
+    v = np.array([ref.fixed_point(rng.normal(size=(6, 7)) * 0.5, *width) for width in widths])
+    v[1::2] = v[::2]  # the same tensor at neighbouring ranges
+    rates = [ref.overflow_rate(one, *width) for one, width in zip(v, widths, strict=True)]
+    h = (rng.normal(size=200) * 10.0 ** rng.randint(-9, 6, 200)).astype("f4")
+    save("format", {"fixed_point/params_nob_noib": np.array(params), "fixed_point/x": x,
+                    "fixed_point/y_half_away_from_zero": y, "overflow/x": v,
+                    "overflow/params_nob_noib": np.array(widths), "overflow/rate": np.array(rates), "float16/x": h,
+                    "float16/y": ref.half(h)})
+
+
+def inputs(task, batch_size, n_batches):
+    """Blurred random strokes of 28 x 28, k/256, and random labels."""
+    rng = np.random.RandomState(11)
+
+    def examples(n):
+        x = np.zeros((n, 28, 28), int)
+        labels = rng.randint(0, 10, n)
+        for image, label in zip(x, labels, strict=True):
+            row, column = 4 + label, 20 - label
+            image[row : row + 8, column : column + 3] += rng.randint(100, 256)
+            image[row + 2 : row + 5, 4:18] += rng.randint(0, 256, (3, 14)) // 2
+        return (np.minimum(x, 255).reshape(n, 784) / 256).astype("f4"), np.eye(10, dtype="f4")[labels]
+
+    x_train, y_train = examples(n_batches * batch_size)
+    x_test, y_test = examples(2 * batch_size)
+    arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+    save(f"inputs_{task}_dyadic_b{batch_size}_n{n_batches}", arrays)
+    return arrays
+
+
+def sample(array):
+    flat = np.ravel(array)
+    return flat if flat.size <= 2000 else flat[np.sort(np.random.RandomState(777).randint(0, flat.size, 2000))]
+
+
+def statistics(array):
+    a = array.astype("f8")
+    return np.array([a.mean(), a.std(), np.sqrt((a * a).sum()), a.min(), a.max(), np.abs(a).sum()])
+
+
+def warm(task, layers):
+    rng = np.random.RandomState(2024)
+    for k, layer in enumerate(layers):
+        if layer is layers[-1]:
+            layer.W = rng.uniform(-0.5, 0.5, layer.W.shape).astype("f4")
+        else:
+            layer.W = layer.W * np.float32(WARM_FACTORS[task][k])
+        layer.b = rng.uniform(-0.25, 0.25, layer.b.shape).astype("f4")
+        for name in ("update_W", "update_b"):
+            shape = getattr(layer, name).shape
+            setattr(layer, name, (np.rint(rng.normal(0, 0.01, shape) * 1024) / 1024).astype("f4"))
+
+
+def trace(name, task, number_format, data, batch_size, n_batches, *, is_warm=False, mixed=False, initial_range=0,
+          bits=(9, 11), frequency=0, max_overflow=0.0, inside=(), full=()):
+    """Write a trace of the form that the README of the recorded numbers describes."""
+    rng = np.random.RandomState(1234)
+    layers = ref.pi_mnist(rng, 4, 2) if task == "PI_MNIST" else ref.mnist(rng)
+    if is_warm:
+        warm(task, layers)
+    for k, layer in enumerate(layers):
+        ranges = RANGES + k % 2 if mixed else [initial_range] * 10
+        layer.ranges = dict(zip(ref.SIGNALS, map(int, ranges), strict=True))
+    LR, M = 0.046875, 0.625
+    meta = {"name": name, "task": task, "format": number_format, "comp_precision": bits[0], "update_precision": bits[1],
+            "initial_range": initial_range, "initial_ranges": ranges_of(layers), "range_update_frequency": frequency,
+            "max_overflow": max_overflow, "n_batches": n_batches, "batch_size": batch_size, "n_hidden": 4, "LR": LR,
+            "M": M, "p": [layer.p for layer in layers], "scale": [layer.scale for layer in layers], "seed": 1234,
+            "W_shapes": [layer.W.shape for layer in layers], "mask_widths": [layer.input_size for layer in layers],
+            "range_names": ref.SIGNALS, "full_state_after_batches": full, "intermediates_at_batches": inside,
+            "x": "dyadic", "warm": is_warm,
+            "init_W_sha256": [hashlib.sha256(layer.W.tobytes()).hexdigest() for layer in layers]}
+    arrays = {"meta_json": np.bytes_(json.dumps(meta))}
+    mask_rng = np.random.RandomState(99)
+    masks = [[mask_rng.uniform(size=(batch_size, layer.input_size)) < layer.p for layer in layers]
+             for _ in range(n_batches)]
+    for k in range(len(layers)):
+        arrays[f"mask/L{k}/packed"] = np.packbits(np.concatenate([batch[k] for batch in masks]), axis=1)
+    used, after, counted, called = [], [], [], []
+    for b in range(n_batches):
+        rows, used = slice(b * batch_size, (b + 1) * batch_size), [*used, ranges_of(layers)]
+        update_after = frequency if frequency and (b + 1) % frequency == 0 else None
+        seen = ref.training_step(layers, number_format, data["x_train"][rows], data["y_train"][rows], masks[b], LR, M,
+                                 *bits, max_overflow, update_after)
+        after.append(ranges_of(layers))
+        called.append(update_after or 0)
+        counted.append([[layer.counted[s] if number_format == "DFXP" else (0.0, 0.0) for s in ref.SIGNALS]
+                        for layer in layers])
+        for k, layer in enumerate(layers):
+            for what in STATE:
+                arrays[f"after{b:02d}/L{k}/{what}/sample"] = sample(getattr(layer, what))
+                arrays[f"after{b:02d}/L{k}/{what}/stats"] = statistics(getattr(layer, what))
+                if b in full:
+                    arrays[f"after{b:02d}/L{k}/{what}/full"] = getattr(layer, what)
+            for what in INSIDE if b in inside else ():
+                if what in seen[k]:
+                    suffix = "/sample" if seen[k][what].size > 2000 else ""
+                    arrays[f"inter{b:02d}/L{k}/{what}{suffix}"] = \
+                        sample(seen[k][what]) if suffix else seen[k][what]
+    counted = np.moveaxis(np.array(counted), -1, 0)
+    arrays |= {"ranges_used": np.array(used), "ranges_after": np.array(after), "overflow": counted[0],
+               "overflow_1": counted[1], "range_update_called_with": np.array(called)}
+    halves = np.split(data["x_test"], 2)
+    outputs = [ref.test_pass(layers, number_format, x, bits[0]) for x in halves]
+    for k in range(len(layers)):
+        arrays[f"test/L{k}/y"] = np.concatenate([output[k] for output in outputs])
+    y = arrays["test/y"] = np.concatenate([output[-1] for output in outputs])
+    wrong = y.argmax(axis=1) != data["y_test"].argmax(axis=1)
+    arrays["test/errors"] = wrong.reshape(2, batch_size).sum(axis=1)
+    save(name, arrays)
+
+
+def ranges_of(layers):
+    return [[layer.ranges[s] for s in ref.SIGNALS] for layer in layers]
+
+
+def main():
+    FOLDER.mkdir(exist_ok=True)
+    formats()
+    data = inputs("PI_MNIST", 10, 3)
+    trace("PI4_FLP", "PI_MNIST", "FLP", data, 10, 3, inside=(0,))
+    trace("PI4warm_HFLP", "PI_MNIST", "HFLP", data, 10, 3, is_warm=True)
+    trace("PI4warm_FXPmixed_9_11", "PI_MNIST", "FXP", data, 10, 3, is_warm=True, mixed=True, inside=(0, 2))
+    trace("PI4warm_DFXPmixed_9_11_mo1e-2_f2", "PI_MNIST", "DFXP", data, 10, 3, is_warm=True, mixed=True, frequency=2,
+          max_overflow=0.01)
+    data = inputs("MNIST", 2, 1)
+    trace("MNISTwarm_FXPmixed_9_11", "MNIST", "FXP", data, 2, 1, is_warm=True, mixed=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""layers.py, compiled: every layer type in every format against the NumPy evaluation of SPEC sections 3-6 and 8."""
+
+import copy
+from functools import cache
+
+import numpy as np
+import numpy_reference as ref
+import pytensor.tensor as pt
+import pytest
+
+from compilation import compiled
+from format import FORMATS, SIGNALS
+from layers import ConvMaxout, DenseMaxout, Softmax
+from model import Network
+
+f4 = np.float32
+B, BATCHES, FREQUENCY, MAX_OVERFLOW = 6, 5, 2, 0.02
+PROP_BITS, UP_BITS = 9, 11
+LR, M = f4(0.046875), f4(0.625)
+STATE = ("W", "b", "update_W", "update_b")
+LAYER_NAMES = ("conv", "conv on conv", "dense", "softmax")
+RANGES = np.array([[3, -1, 2, -1, 0, -1, 2, 3, -2, -2], [4, 0, 3, 0, 1, 0, 3, 4, -1, -1],
+                   [3, -1, 2, 0, 0, -1, 2, 3, -1, -2], [3, 0, 0, -1, 1, 0, 3, 2, 0, -1]], "int32")
+OPTIONS = ({"p": 0.8, "scale": 1.0, "max_col_norm": 0.9, "w_LR_scale": 0.25, "b_LR_scale": 0.75},
+           {"p": 0.5, "scale": 0.5, "max_col_norm": 0.7}, {"p": 0.5, "scale": 0.25, "b_LR_scale": 0.5},
+           {"p": 0.75, "scale": 0.5, "max_col_norm": 0.8})
+
+
+class Small(Network):
+    """Two convolutional layers whose border windows are cut, a dense and a softmax layer."""
+
+    def __init__(self, number_format, rng):
+        self.format = f = FORMATS[number_format]
+        first = ConvMaxout("layer0", f, rng, (2, 6, 6), maps=3, pieces=2, size=3, pad=1, pool=3, stride=2, **OPTIONS[0])
+        second = ConvMaxout("layer1", f, rng, first.output_shape, maps=2, pieces=3, size=2, pad=1, pool=2, stride=2,
+                            **OPTIONS[1])
+        third = DenseMaxout("layer2", f, rng, 8, 4, 3, **OPTIONS[2])
+        self.layers = [first, second, third, Softmax("layer3", f, rng, 4, 10, **OPTIONS[3])]
+
+
+def small(rng):
+    """The same network, of the reference's layers."""
+    first = ref.conv(rng, (2, 6, 6), 3, 2, 3, pad=1, pool=3, stride=2, **OPTIONS[0])
+    second = ref.conv(rng, first.output_shape, 2, 3, 2, pad=1, pool=2, stride=2, **OPTIONS[1])
+    return [first, second, ref.dense(rng, 8, 4, 3, **OPTIONS[2]), ref.softmax_layer(4, **OPTIONS[3])]
+
+
+def warm(layers):
+    """Give every tensor something to show: coarse dyadic numbers, some of them ties and some beyond the ranges."""
+    rng = np.random.RandomState(5)
+    for layer, ranges in zip(layers, RANGES, strict=True):
+        layer.W = (np.rint(rng.uniform(-0.9, 0.9, layer.W.shape) * 16) / 16).astype(f4)
+        layer.b = (np.rint(rng.uniform(-0.5, 0.5, layer.b.shape) * 32) / 32).astype(f4)
+        layer.update_W = (np.rint(rng.normal(0, 0.03, layer.W.shape) * 1024) / 1024).astype(f4)
+        layer.update_b = (np.rint(rng.normal(0, 0.03, layer.b.shape) * 1024) / 1024).astype(f4)
+        layer.ranges = dict(zip(SIGNALS, ranges.tolist(), strict=True))
+    return layers
+
+
+def state_of(layers):
+    """The program's state that says the same as the reference's layers."""
+    state = {}
+    for k, layer in enumerate(layers):
+        state |= {f"layer{k}/{name}": getattr(layer, name) for name in STATE}
+        state[f"layer{k}/ranges"] = np.array([layer.ranges[s] for s in SIGNALS], "int32")
+        state[f"layer{k}/overflow"] = np.array([layer.overflow[s] for s in SIGNALS]).T.copy()
+        state[f"layer{k}/epoch_overflow"] = np.zeros(10)
+    return state
+
+
+def examples():
+    rng = np.random.RandomState(6)
+    x = (rng.randint(-16, 17, (B * BATCHES, 72)) / 16).astype(f4)
+    t = np.eye(10, dtype=f4)[rng.randint(0, 10, B * BATCHES)]
+    masks = [(rng.uniform(size=(BATCHES, B, layer.input_size)) < layer.p).astype("uint8")
+             for layer in small(np.random.RandomState(1))]
+    return x, t, masks
+
+
+def constants():
+    return {"LR": LR, "M": M, "prop_bits": np.int32(PROP_BITS), "up_bits": np.int32(UP_BITS),
+            "frequency": np.int32(FREQUENCY), "max_overflow": np.float64(MAX_OVERFLOW)}
+
+
+@cache
+def history(number_format):
+    """The reference's layers before every batch and after the last, and what passed through them in each."""
+    layers, (x, t, masks) = warm(small(np.random.RandomState(1))), examples()
+    states, seen = [copy.deepcopy(layers)], []
+    for b in range(BATCHES):
+        rows = slice(b * B, (b + 1) * B)
+        seen.append(ref.training_step(layers, number_format, x[rows], t[rows], [m[b] for m in masks], LR, M, PROP_BITS,
+                                      UP_BITS, MAX_OVERFLOW, FREQUENCY if (b + 1) % FREQUENCY == 0 else None))
+        states.append(copy.deepcopy(layers))
+    return states, seen
+
+
+@cache
+def computed(number_format):
+    """(state after, what passed through each layer) of every batch, each from the reference's state before it."""
+    network, (x, t, masks) = Small(number_format, np.random.RandomState(1)), examples()
+    inputs, updates = network.training_step(B)
+    inside = {(k, name): v for k, layer in enumerate(network.layers) for name, v in layer.intermediates().items()}
+    function = compiled(inputs, network.state, [*updates.values(), *inside.values()])
+    batches = []
+    for b, before in enumerate(history(number_format)[0][:-1]):
+        rows = slice(b * B, (b + 1) * B)
+        values = constants() | {"x": x[rows], "t": t[rows], "batches": np.int32(b)}
+        values |= {f"mask{k}": m[b].astype(f4) for k, m in enumerate(masks)}
+        state = state_of(before)
+        outputs = [np.asarray(v) for v in function(values, state)]
+        new = state | dict(zip((v.name for v in updates), outputs[: len(updates)], strict=True))
+        batches.append((new, dict(zip(inside, outputs[len(updates) :], strict=True))))
+    return batches
+
+
+def compare(number_format, label, mine, plain):
+    """Equality where the numbers have at most 11 bits; a few last bits in float32, a step here and there in halves."""
+    plain = plain.reshape(mine.shape)
+    if number_format in ("FXP", "DFXP"):
+        np.testing.assert_array_equal(mine, plain, err_msg=label)
+        return
+    limit = 1e-6 * np.abs(plain).max(initial=0)
+    if number_format == "FLP" or label.endswith((" z", " u", " y")):  # sums before their quantizer
+        assert np.abs(mine - plain).max() <= limit, label
+        return
+    differing = mine != plain
+    assert differing.mean() <= 0.002, label
+    assert (np.abs(mine - plain) <= 2 * np.spacing(np.abs(plain).astype("float16")).astype(f4))[differing].all(), label
+
+
+EVERY_FORMAT = pytest.mark.parametrize("number_format", FORMATS)
+EVERY_LAYER = pytest.mark.parametrize("k", range(4), ids=LAYER_NAMES)
+
+
+@EVERY_FORMAT
+@EVERY_LAYER
+def test_inside_a_training_step(number_format, k):
+    for b, ((_, inside), seen) in enumerate(zip(computed(number_format), history(number_format)[1], strict=True)):
+        names = [name for layer, name in inside if layer == k]
+        assert len(names) == (13 if k < 2 else 11)
+        for name in names:
+            mine, plain = inside[k, name], seen[k][name]
+            assert mine.dtype == "float32"
+            if k == 3 and name == "y":  # exp has a last bit of its own
+                assert np.abs(mine - plain).max() <= 1.2e-7
+            elif number_format == "HFLP" and name == "fixed_y" and k == 3:
+                assert (np.abs(mine - plain) <= np.spacing(plain.astype("float16"))).all()
+            else:
+                compare(number_format, f"batch {b} layer {k} {name}", mine, plain)
+
+
+@EVERY_FORMAT
+@EVERY_LAYER
+def test_updates_of_a_training_step(number_format, k):
+    for b, ((state, _), after) in enumerate(zip(computed(number_format), history(number_format)[0][1:], strict=True)):
+        for name in STATE:
+            mine = state[f"layer{k}/{name}"]
+            assert mine.dtype == "float32"
+            compare(number_format, f"batch {b} layer {k} {name}", mine, getattr(after[k], name))
+
+
+def test_the_small_network_is_not_trivial():
+    """What the comparisons above rest on: nothing is all zero, ranges move, something saturates."""
+    for number_format in FORMATS:
+        states, seen = history(number_format)
+        for k in range(4):
+            for name in STATE:
+                before, after = (getattr(states[i][k], name) for i in (0, -1))
+                assert np.count_nonzero(after) > 0.3 * after.size and (before != after).any()
+            assert np.count_nonzero(seen[0][k]["fixed_dEdz"]) and np.count_nonzero(seen[0][k]["fixed_dEdW"])
+    states, seen = history("DFXP")
+    moved = np.array([[[states[i][k].ranges[s] for s in SIGNALS] for k in range(4)] for i in (0, 2, 4)])
+    steps = set(np.diff(moved, axis=0).ravel().tolist())
+    assert steps == {-1, 0, 1}
+    assert any(rate[0] > 0 for state in states for layer in state for rate in layer.overflow.values())
+
+
+@EVERY_LAYER
+def test_overflow_statistics_and_ranges(k):
+    for (state, _), after in zip(computed("DFXP"), history("DFXP")[0][1:], strict=True):
+        expected = state_of(after)
+        for name in ("ranges", "overflow"):
+            mine = state[f"layer{k}/{name}"]
+            assert mine.dtype == expected[f"layer{k}/{name}"].dtype
+            np.testing.assert_array_equal(mine, expected[f"layer{k}/{name}"])
+
+
+def test_fixed_formats_keep_no_statistics():
+    for number_format in ("FLP", "HFLP", "FXP"):
+        _, updates = Small(number_format, np.random.RandomState(1)).training_step(B)
+        assert {v.name for v in updates} == {f"layer{k}/{name}" for k in range(4) for name in STATE}
+
+
+@EVERY_FORMAT
+def test_test_time_pass(number_format):
+    network, (x, _, _) = Small(number_format, np.random.RandomState(1)), examples()
+    inputs, outputs = network.test_step(B)
+    function = compiled(inputs, network.state, outputs)
+    layers = history(number_format)[0][-1]
+    for b in range(BATCHES):
+        part = x[b * B : (b + 1) * B]
+        mine = function({"x": part, "prop_bits": np.int32(PROP_BITS)}, state_of(layers))
+        expected = ref.test_pass(layers, number_format, part, PROP_BITS)
+        for k, (computed_y, plain) in enumerate(zip(mine, expected, strict=True)):
+            if number_format == "HFLP":
+                assert (np.abs(computed_y - plain) <= 2 * np.spacing(np.abs(plain).astype("float16"))).all()
+                assert k == 3 or (np.asarray(computed_y) != plain).mean() <= 0.05
+            else:
+                compare(number_format, f"layer {k} output", np.asarray(computed_y), plain)
+
+
+# -------------------------------------------------------------------------------------------------- ties and dropout
+
+def gradients(layer, x, mask, e):
+    """(quantized gradient of the linear map's output, of W, gradient of the input) of one layer, 15 bits each."""
+    inputs = {name: pt.tensor(name, shape=a.shape, dtype="float32") for name, a in (("x", x), ("mask", mask), ("e", e))}
+    bits = pt.iscalar("bits")
+    layer.forward(inputs["x"], inputs["mask"], bits, bits)
+    e_below = layer.backward(inputs["e"])
+    function = compiled(inputs | {"bits": bits}, layer.state, [layer.dz, layer.dW, layer.db, e_below])
+    state = {v.name: v.get_value() for v in layer.state}
+    return [np.asarray(v) for v in function({"x": x, "mask": mask, "e": e, "bits": np.int32(15)}, state)]
+
+
+FLOAT_AND_FIXED = pytest.mark.parametrize("number_format", ["FLP", "FXP"])
+WIDE = {"p": 0.5, "scale": 0.5, "initial_range": 6}
+
+
+@FLOAT_AND_FIXED
+def test_tied_pieces_all_get_the_whole_gradient(number_format):
+    layer = DenseMaxout("layer", FORMATS[number_format], np.random.RandomState(0), 3, 2, 3, **WIDE)
+    layer.W.set_value(np.tile(f4([[1], [2], [-1]]), (1, 6)) * f4([1, 1, 0.5, 1, 1, 1]))
+    x, e = f4([[1, 0, 0], [0, 0, 1]]), f4([[0.5, -1], [2, 4]])
+    dz, dW, db, e_below = gradients(layer, x, np.ones((2, 3), f4), e)
+    assert dz.tolist() == [[0.5, 0.5, 0, -1, -1, -1], [0, 0, 2, 4, 4, 4]]
+    assert db.tolist() == dz.sum(0).tolist() and (dW == x.T @ dz).all()
+    assert (e_below == dz @ layer.W.get_value().T).all()
+
+
+@FLOAT_AND_FIXED
+def test_tied_pixels_all_get_the_whole_gradient_of_every_window(number_format):
+    layer = ConvMaxout("layer", FORMATS[number_format], np.random.RandomState(0), (1, 5, 5), maps=1, pieces=2, size=1,
+                       pad=0, pool=3, stride=2, **WIDE)
+    layer.W.set_value(f4([1, 1]).reshape(2, 1, 1, 1))
+    e = f4([[1, 2, 4, 8]])
+    dz, dW, db, e_below = gradients(layer, np.full((1, 25), 0.5, f4), np.ones((1, 25), f4), e)
+    image = [[1, 1, 3, 2, 2]] * 2 + [[5, 5, 15, 10, 10]] + [[4, 4, 12, 8, 8]] * 2  # 3 = both windows, and so on
+    assert dz.tolist() == [[image, image]]  # both pieces are tied, too
+    assert db.tolist() == [15, 15]  # of du, before unpooling
+    assert dW.ravel().tolist() == [min(0.5 * np.sum(image), limit_of(number_format))] * 2
+    assert e_below.ravel().tolist() == (2 * np.array(image)).ravel().tolist()
+
+
+def limit_of(number_format):
+    return (2**15 - 1) / 2**9 if number_format in ("FXP", "DFXP") else np.inf
+
+
+@FLOAT_AND_FIXED
+@pytest.mark.parametrize("kind", ["dense", "conv", "softmax"])
+def test_a_dropped_input_gets_no_gradient_and_gives_none(number_format, kind):
+    rng, f = np.random.RandomState(0), FORMATS[number_format]
+    layer = {"dense": lambda: DenseMaxout("layer", f, rng, 16, 3, 2, **WIDE),
+             "conv": lambda: ConvMaxout("layer", f, rng, (1, 4, 4), 3, 2, 3, 1, 2, 2, **WIDE),
+             "softmax": lambda: Softmax("layer", f, rng, 16, 10, **WIDE)}[kind]()
+    layer.W.set_value(rng.choice([-1, -0.5, 0.5, 1], layer.W.get_value().shape).astype(f4))
+    x, mask = rng.choice([-1, 1, 2], (5, 16)).astype(f4), (rng.uniform(size=(5, 16)) < 0.5).astype(f4)
+    mask[:, 3], mask[:, 4] = 0, 1
+    e = rng.choice([-1, 0.5, 2], (5, int(np.prod(layer.output_shape)))).astype(f4)
+    dz, dW, _, e_below = gradients(layer, x, mask, e)
+    assert (e_below[mask == 0] == 0).all() and np.count_nonzero(e_below[mask == 1]) > 0.5 * mask.sum()
+    if kind != "conv":
+        assert (dW[3] == 0).all() and dW[4].any()
+        np.testing.assert_array_equal(dW, (x * mask).T @ dz)

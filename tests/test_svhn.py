@@ -1,0 +1,476 @@
+"""SVHN from .mat files to what the trainer reads: HDF5 files that are right, reproducible, and never half-made."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import tables
+from test_datasets import md5, put, refused
+from test_preprocessing import flip, reference_gcn, reference_lcn, reference_split
+
+import datasets
+import preprocessing
+from datasets import HDF5Part, load, read_svhn_mat
+from preprocessing import preprocess_svhn
+from utilities import svhn_preprocessing
+from utilities.sample_data import ensure_sample
+
+H5 = Path("SVHN", "h5")
+FILES = {"train": "splitted_train_32x32.h5", "valid": "valid_32x32.h5", "test": "test_32x32.h5"}
+SIZES = {"train": 1050, "valid": 150, "test": 200}
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """The sample with its HDF5 files made, by the first load."""
+    folder = tmp_path_factory.mktemp("sample")
+    ensure_sample(folder, ["svhn"])
+    load("SVHN", folder, sample=True)
+    return folder
+
+
+@pytest.fixture
+def copy(sample, tmp_path):
+    return shutil.copytree(sample, tmp_path / "copy")
+
+
+def count_as_official(sample, monkeypatch):
+    manifest = json.loads((sample / "SVHN" / "format2" / "manifest.json").read_text())
+    monkeypatch.setattr(datasets, "SVHN_MD5", manifest["files"])
+    monkeypatch.setattr(datasets, "SVHN_SPLIT", manifest["split"])
+    monkeypatch.setattr(datasets, "SVHN_VALID_PER_CLASS", manifest["valid_per_class"])
+
+
+@pytest.fixture(scope="module")
+def made(sample, tmp_path_factory):
+    """The sample's files as if they were the official ones: data/, with the HDF5 files made of them in local/."""
+    folder = tmp_path_factory.mktemp("official")
+    shutil.copytree(sample / "SVHN" / "format2", folder / "data" / "SVHN" / "format2")
+    (folder / "data" / "SVHN" / "format2" / "manifest.json").unlink()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        count_as_official(sample, monkeypatch)
+        preprocess_svhn(folder / "data", folder / "local")
+    return folder
+
+
+@pytest.fixture
+def official(sample, made, tmp_path, monkeypatch):
+    """A copy of them that a test may damage: (data folder, the h5/ with the HDF5 files)."""
+    folder, local = (shutil.copytree(made / name, tmp_path / name) for name in ("data", "local"))
+    count_as_official(sample, monkeypatch)
+    monkeypatch.setenv("SVHN_LOCAL_PATH", str(local))
+    monkeypatch.setenv("PYLEARN2_DATA_PATH", str(folder))
+    return folder, local / "h5"
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in os.listdir(folder) if name != ".lock"}
+
+
+# ------------------------------------------------------------------------------------------- what is in it
+
+def test_sample_is_ready_on_first_use(sample):
+    data = load("SVHN", sample, sample=True)
+    assert data.name == "SVHN sample" and sorted(contents(sample / H5)) == sorted(FILES.values())
+    for part, n in SIZES.items():
+        x, y = getattr(data, part).read(0, n)
+        assert len(getattr(data, part)) == n and getattr(data, part).n_features == 3072
+        assert x.shape == (n, 3072) and y.shape == (n, 10) and x.dtype == y.dtype == np.float32
+        assert set(y.ravel()) == {0, 1} and (y.sum(1) == 1).all()
+
+
+@pytest.fixture(scope="module")
+def raw(sample):
+    """name -> (float64 (n, 3072), labels 1..10), read without datasets.py."""
+    mats = {}
+    for name in ("train", "test", "extra"):
+        mat = scipy.io.loadmat(sample / "SVHN" / "format2" / f"{name}_32x32.mat")
+        x = [mat["X"][:, :, channel].reshape(1024, -1).T for channel in range(3)]
+        mats[name] = np.concatenate(x, axis=1).astype(np.float64), [int(label) for label in mat["y"].ravel()]
+    return mats
+
+
+@pytest.mark.parametrize("part", FILES)
+def test_content(sample, raw, part):
+    if part == "test":
+        x, labels = raw["test"]
+        rows = list(range(200))
+        np.random.RandomState(322).shuffle(rows)
+    else:
+        x, labels = np.concatenate([raw["train"][0], raw["extra"][0]]), raw["train"][1] + raw["extra"][1]
+        rows = reference_split(raw["train"][1], raw["extra"][1], (10, 5), part)
+    expected = reference_lcn(reference_gcn(x[rows], 1))
+    found, y = getattr(load("SVHN", sample, sample=True), part).read(0, len(rows))
+    assert np.abs(found - expected).max() < 3e-5
+    assert y.argmax(1).tolist() == [labels[row] - 1 for row in rows]
+
+
+def test_digit_0_is_class_9(sample, raw):
+    """Label 10 in the .mat."""
+    data = load("SVHN", sample, sample=True)
+    counts = [sum(getattr(data, part).read(0, n)[1].sum(0)[9] for part, n in SIZES.items() if part in some)
+              for some in (["train", "valid"], ["test"])]
+    assert counts == [sum(raw[name][1].count(10) for name in names) for names in (["train", "extra"], ["test"])]
+    assert data.valid.read(0, 150)[1].sum(0).tolist() == [15] * 10
+
+
+def test_no_image_is_in_two_parts(sample):
+    data = load("SVHN", sample, sample=True)
+    x = np.concatenate([getattr(data, part).read(0, n)[0] for part, n in SIZES.items()])
+    assert len(np.unique(x.round(3), axis=0)) == 1400
+
+
+def test_file_format(sample):
+    for part, name in FILES.items():
+        with tables.open_file(str(sample / H5 / name)) as file:
+            for array, width in ((file.root.Data.X, 3072), (file.root.Data.y, 10)):
+                assert array.shape == (SIZES[part], width) and array.dtype == np.float32
+                assert array.filters.complib.startswith("blosc") and array.filters.fletcher32
+            identity = json.loads(file.root.Data._v_attrs.identity)
+            assert file.root.Data._v_attrs.finished == 1
+        assert identity == load("SVHN", sample, sample=True).identity
+        mat = sample / "SVHN" / "format2" / "extra_32x32.mat"
+        assert identity["extra_32x32.mat"] == md5(mat.read_bytes())
+        assert identity["lcn_channels"] == "all" and identity["sample"] == "yes"
+
+
+def test_read_gives_the_rows_asked_for(sample, monkeypatch):
+    open_file = tables.open_file
+
+    def one_at_a_time(*arguments, **more):
+        assert not tables.file._open_files.filenames  # PyTables is for one thread
+        time.sleep(.001)
+        return open_file(*arguments, **more)
+
+    monkeypatch.setattr(tables, "open_file", one_at_a_time)
+    part = load("SVHN", sample, sample=True).train
+    x, y = part.read(0, 1050)
+    ranges = [(0, 1), (124, 126), (1000, 1050), (300, 300), (7, 700)]
+    with ThreadPoolExecutor(4) as threads:  # also at the same time
+        for (start, stop), (some, targets) in zip(ranges * 4, threads.map(lambda r: part.read(*r), ranges * 4),
+                                                  strict=True):
+            assert np.array_equal(some, x[start:stop]) and np.array_equal(targets, y[start:stop])
+    assert not tables.file._open_files.filenames  # nothing stays open
+
+
+def test_first_channel_alone(copy, sample):
+    preprocess_svhn(copy, copy / "SVHN", sample=True, channels="first")
+    first, every = load("SVHN", copy, sample=True), load("SVHN", sample, sample=True)
+    assert first.identity == every.identity | {"lcn_channels": "first"}
+    (x, _), (expected, _) = first.test.read(0, 200), every.test.read(0, 200)
+    assert np.array_equal(x[:, :1024], expected[:, :1024])
+    # the others are as GCN left them: the whole image then has length 1, and with it the mean 0
+    pixels = read_svhn_mat(copy / "SVHN" / "format2" / "test_32x32.mat")[0]
+    rows = np.arange(200)
+    np.random.RandomState(322).shuffle(rows)
+    assert np.abs(x[:, 1024:] - reference_gcn(pixels[rows], 1)[:, 1024:]).max() < 1e-7
+
+
+def test_block_size_does_not_matter(copy, sample, monkeypatch):
+    monkeypatch.setattr(preprocessing, "BLOCK", 375)
+    preprocess_svhn(copy, copy / "b", sample=True)
+    for name in FILES.values():
+        with tables.open_file(str(copy / "b" / "h5" / name)) as a, tables.open_file(str(sample / H5 / name)) as b:
+            assert np.abs(a.root.Data.X[:] - b.root.Data.X[:]).max() < 1e-5
+            assert np.array_equal(a.root.Data.y[:], b.root.Data.y[:])
+
+
+# --------------------------------------------------------------------------- interrupted, damaged, replaced
+
+ROOT = Path(__file__).parents[1]
+KILLED = """
+import os, signal, sys
+import preprocessing
+from utilities import svhn_preprocessing
+preprocessing.BLOCK = 250
+name, count = sys.argv[1], int(sys.argv[2])
+module = os if name == "replace" else preprocessing
+real = getattr(module, name)
+def killing(*arguments, **more):
+    global count
+    count -= 1
+    if count == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments, **more)
+setattr(module, name, killing)
+svhn_preprocessing.main(["--sample", "--data", sys.argv[3], "--local", sys.argv[4]])
+"""
+
+
+def run(name, count, folder, local):
+    return subprocess.run([sys.executable, "-c", KILLED, name, str(count), str(folder), str(local)], cwd=ROOT,
+                          capture_output=True, text=True, timeout=120)
+
+
+def test_killed_and_started_again_gives_the_same_bytes(sample, tmp_path):
+    whole, local = tmp_path / "whole" / "h5", tmp_path / "killed"
+    done = run("one_hot", 0, sample, whole.parent)
+    assert done.returncode == 0 and done.stderr == "" and len(done.stdout.splitlines()) == 3
+    expected, began = contents(whole), time.time()
+    # in the middle of a file; when all is written but the name; in the last file (test, valid, train: 1, 1, 5 blocks)
+    for name, count, finished in (("local_contrast_normalize", 1, 0), ("replace", 2, 1), ("one_hot", 5, 2)):
+        killed = run(name, count, sample, local)
+        assert killed.returncode == -signal.SIGKILL
+        there = contents(local / "h5")
+        assert sum(file in there for file in FILES.values()) == finished and len(there) == finished + 1
+        for part, file in FILES.items():
+            if file not in there:
+                with refused(f"{file} missing"):
+                    HDF5Part(local / "h5" / file, SIZES[part], "")
+    partial, = (name for name in there if name.endswith(".partial"))
+    os.rename(local / "h5" / partial, tmp_path / "partial.h5")
+    with refused("partial.h5"):  # nor would it look finished under its name
+        HDF5Part(tmp_path / "partial.h5", SIZES["train"], "")
+    (local / "h5" / ".test_32x32.h5.partial").write_bytes(b"left")
+    stamps = {file: os.stat(local / "h5" / file).st_mtime_ns for file in ("test_32x32.h5", "valid_32x32.h5")}
+    while time.time() < began + 1.1:  # past the resolution of the times that HDF5 could have recorded
+        time.sleep(.1)
+    done = run("one_hot", 0, sample, local)
+    assert done.returncode == 0
+    assert [line.endswith(", kept") for line in done.stdout.splitlines()] == [True, True, False]
+    assert contents(local / "h5") == expected
+    assert stamps == {file: os.stat(local / "h5" / file).st_mtime_ns for file in stamps}
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def unfinish(path):
+    with tables.open_file(str(path), "a") as file:
+        file.root.Data._f_delattr("finished")
+
+
+def shorten(path):
+    with tables.open_file(str(path), "a") as file:
+        file.root.Data.X._f_remove()
+        file.create_array("/Data", "X", np.zeros((9, 3072), np.float32))
+
+
+def rename(path):
+    with tables.open_file(str(path), "a") as file:
+        file.root.Data._f_rename("data")
+
+
+def claim(**more):
+    def change(path):
+        with tables.open_file(str(path), "a") as file:
+            attributes = file.root.Data._v_attrs
+            attributes.identity = json.dumps(json.loads(attributes.identity) | more)
+    return change
+
+
+DAMAGE = {"cut": cut, "empty": lambda path: os.truncate(path, 0), "no HDF5": lambda path: path.write_text("hello"),
+          "gone": os.unlink, "head": lambda path: flip(path, 2), "unfinished": unfinish, "short": shorten,
+          "group": rename, "version": claim(preprocessing="0"), "sums": claim(**{"test_32x32.mat": "0" * 32}),
+          "LCN": claim(lcn_channels="first")}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("part", ["train", "valid"])
+def test_damaged_file_is_named_and_made_again(official, capsys, part, damage):
+    folder, h5 = official
+    expected, path = contents(h5), h5 / FILES[part]
+    DAMAGE[damage](path)
+    with refused(FILES[part], "python -m utilities.svhn_preprocessing"):
+        load("SVHN", folder)
+    assert svhn_preprocessing.main([]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.count(", kept") == 2
+    assert contents(h5) == expected
+    load("SVHN", folder)
+
+
+def test_damage_inside_is_found_when_it_is_read(official, capsys):
+    folder, h5 = official
+    path, expected = h5 / FILES["train"], contents(h5)
+    data = load("SVHN", folder)
+    data.train.read(0, 1050)
+    stat = path.stat()
+    flip(path, stat.st_size // 2)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with refused(str(path), "damaged", "python -m utilities.svhn_preprocessing"):
+        data.train.read(0, 1050)
+    assert svhn_preprocessing.main([]) == 0  # does not keep what cannot be read to its end
+    assert "damaged" in capsys.readouterr().out and contents(h5) == expected
+
+
+def test_sample_files_that_are_damaged_or_stale_are_made_again_unasked(copy):
+    expected = contents(copy / H5)
+    for damage in (cut, os.unlink, claim(preprocessing="0")):
+        damage(copy / H5 / FILES["valid"])
+        load("SVHN", copy, sample=True)
+        assert contents(copy / H5) == expected
+
+
+def test_file_replaced_while_it_is_in_use(copy):
+    part = load("SVHN", copy, sample=True).test
+    part.read(0, 5)
+    shutil.copy(part.path, copy / "new.h5")
+    os.replace(copy / "new.h5", part.path)
+    with refused("replaced"):
+        part.read(0, 5)
+
+
+def test_official_and_sample_files_are_told_apart(official, sample, monkeypatch):
+    folder, h5 = official
+    assert load("SVHN", folder).name == "SVHN"
+    assert load("SVHN", folder).identity["sample"] == "no"
+    monkeypatch.setenv("SVHN_LOCAL_PATH", str(sample / "SVHN"))
+    with refused("not made of the official files"):
+        load("SVHN", folder)
+    with refused("use --sample"):
+        load("SVHN", sample)
+
+
+def test_local_path(official, monkeypatch, tmp_path):
+    folder, _ = official
+    shutil.rmtree(folder)
+    load("SVHN", folder)  # the HDF5 files are enough
+    for value, parts in ((str(tmp_path / "empty"), (str(tmp_path / "empty"), "missing")),
+                         ("", ("SVHN_LOCAL_PATH is not set", "--sample"))):
+        monkeypatch.setenv("SVHN_LOCAL_PATH", value)
+        with refused(*parts, "python -m utilities.svhn_preprocessing"):
+            load("SVHN", folder)
+    monkeypatch.delenv("SVHN_LOCAL_PATH")
+    with refused("SVHN_LOCAL_PATH is not set"):
+        load("SVHN", folder)
+
+
+def test_finished_files_need_no_mat_files(official, capsys):
+    folder, h5 = official
+    shutil.rmtree(folder)
+    assert svhn_preprocessing.main([]) == 0 and capsys.readouterr().out.count(", kept") == 3
+
+
+# ---------------------------------------------------------------------------------------- refused inputs
+
+@pytest.mark.parametrize("name", ["train", "test", "extra"])
+def test_damaged_mat(copy, name):
+    shutil.rmtree(copy / H5)
+    path = copy / "SVHN" / "format2" / f"{name}_32x32.mat"
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with refused(path.name, "MD5 differs"):
+        load("SVHN", copy, sample=True)
+    put(path.parent, path.name, content[:-100])  # with the sum announced
+    with refused(path.name, "truncated"):
+        load("SVHN", copy, sample=True)
+    path.unlink()
+    with refused(path.name, "missing"):
+        load("SVHN", copy, sample=True)
+    path.mkdir()
+    with refused(path.name, "cannot read"):
+        load("SVHN", copy, sample=True)
+    assert not list((copy / H5).glob("*.partial")) and not list((copy / H5).glob("splitted*"))
+
+
+@pytest.mark.parametrize("change, parts", [
+    (lambda m: m.update(valid_per_class={"train": 61, "extra": 5}), ("train has 60 images with label 1",)),
+    (lambda m: m.update(valid_per_class={"train": 10}), ("manifest.json is damaged",)),
+    (lambda m: m.update(valid_per_class=[1, 2]), ("manifest.json is damaged",)),
+    (lambda m: m.update(valid_per_class={"train": "1", "extra": 5}), ("manifest.json is damaged",)),
+    (lambda m: m["files"].pop("test_32x32.mat"), ("manifest.json is damaged",)),
+    (lambda m: m["split"].update(train=1051), ("train would have 1050 images", "1051")),
+    (lambda m: m["split"].update(test=199), ("test would have 200 images", "199"))])
+def test_manifest(copy, change, parts):
+    shutil.rmtree(copy / H5)
+    path = copy / "SVHN" / "format2" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    with refused(*parts):
+        load("SVHN", copy, sample=True)
+
+
+def test_other_sizes_of_a_generated_set(copy):
+    path = copy / "SVHN" / "format2" / "manifest.json"
+    manifest = json.loads(path.read_text()) | {"valid_per_class": {"train": 1, "extra": 0},
+                                               "split": {"train": 1190, "valid": 10, "test": 200}}
+    path.write_text(json.dumps(manifest))
+    data = load("SVHN", copy, sample=True)
+    assert [len(part) for part in (data.train, data.valid, data.test)] == [1190, 10, 200]
+
+
+def test_too_little_disk(sample, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=17 * 10**6))
+    with refused("0.02 GB free", "SVHN_LOCAL_PATH"):
+        preprocess_svhn(sample, tmp_path / "local", sample=True)
+    assert contents(tmp_path / "local" / "h5") == {}
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=18 * 10**6))
+    preprocess_svhn(sample, tmp_path / "local", sample=True)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), tables.HDF5ExtError("no space")])
+def test_disk_that_fills_up_meanwhile(sample, tmp_path, monkeypatch, error):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(tables.CArray, "__setitem__", full)
+    with refused("cannot write", "room"):
+        preprocess_svhn(sample, tmp_path / "local", sample=True)
+    assert contents(tmp_path / "local" / "h5") == {}
+
+
+def test_mat_reader_keeps_one_copy(sample):
+    path = sample / "SVHN" / "format2" / "train_32x32.mat"
+    x, _ = read_svhn_mat(path, md5(path.read_bytes()))
+    base = x
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    assert base.nbytes == x.nbytes and x.flags.c_contiguous
+    with refused("MD5 differs"):
+        read_svhn_mat(path, "0" * 32)
+
+
+# ------------------------------------------------------------------------------------------ command line
+
+def test_program(copy, capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("SVHN_LOCAL_PATH", raising=False)
+    monkeypatch.setenv("PYLEARN2_DATA_PATH", str(tmp_path / "nothing"))
+    monkeypatch.setattr(datasets, "_reachable", lambda *_: [])
+    assert svhn_preprocessing.main(["--sample", "--data", str(copy)]) == 0
+    assert capsys.readouterr().out.count("kept") == 3
+    local, file = str(tmp_path / "local"), str(copy / H5 / FILES["test"])
+    for arguments, part in (
+            ([], "SVHN_LOCAL_PATH is not set"), (["--lcn-channels", "second"], "--lcn-channels"),
+            (["--nothing"], "--nothing"), (["here"], "here"), (["--local", local], "train_32x32.mat, extra_32x32.mat"),
+            (["--data", str(copy), "--local", local], "use --sample"),
+            (["--sample", "--data", str(copy), "--local", file], "cannot write")):
+        with pytest.raises(SystemExit) as stop:
+            svhn_preprocessing.main(arguments)
+        out, err = capsys.readouterr()
+        assert stop.value.code == 2 and out == "" and len(err.splitlines()) == 1
+        assert part in err and err.startswith("svhn_preprocessing: ")
+    with pytest.raises(SystemExit) as stop:
+        svhn_preprocessing.main(["-h"])
+    assert stop.value.code == 0 and "--lcn-channels" in capsys.readouterr().out
+
+
+def test_interrupted_program(copy, capsys, monkeypatch):
+    shutil.rmtree(copy / H5)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preprocessing, "one_hot", interrupt)
+    with monkeypatch.context() as inside, pytest.raises(SystemExit) as stop:
+        inside.setattr(Path, "unlink", lambda *_, **__: None)
+        svhn_preprocessing.main(["--sample", "--data", str(copy)])
+    assert stop.value.code == 130 and "interrupted" in capsys.readouterr().err
+    left, = contents(copy / H5)
+    with refused("never finished"):  # though HDF5 can read it
+        HDF5Part(copy / H5 / left, 200, "")
+    with pytest.raises(SystemExit):
+        svhn_preprocessing.main(["--sample", "--data", str(copy)])
+    assert contents(copy / H5) == {}
