@@ -152,7 +152,7 @@ class Ranges:
             return {}
         rates = pt.stack([signals[name].rates for name in SIGNALS], axis=1)
         overflow = self.overflow + rates
-        mean = overflow / frequency.astype("float64")
+        mean = ops.rounded_quotient(overflow, frequency.astype("float64"))
         moved = next_range(self.ranges, mean[0], mean[1], max_overflow)
         return {self.epoch_overflow: self.epoch_overflow + rates[0],
                 self.ranges: pt.switch(update_due, moved, self.ranges),

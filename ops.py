@@ -42,9 +42,6 @@ class JaxOp(Op):
     def perform(self, node, inputs, output_storage):
         output_storage[0][0] = np.asarray(self.apply(*inputs))
 
-    def infer_shape(self, fgraph, node, shapes):
-        return [tuple(pt.constant(n, dtype="int64") for n in node.outputs[0].type.shape)]
-
 
 @jax_funcify.register(JaxOp)
 def _jax_code(op, **kwargs):
@@ -52,12 +49,12 @@ def _jax_code(op, **kwargs):
 
 
 def _zero_unless_nan(x):
-    """int32 0, or 1 where x is NaN: a zero that no compiler can fold away."""
-    return (x != x).astype(jnp.int32)
+    """An integer 0 of x's width, or 1 where x is NaN: a zero that no compiler can fold away."""
+    return (x != x).astype(jnp.int64 if x.dtype == jnp.float64 else jnp.int32)
 
 
 def _flip_bits(x, bits):
-    return lax.bitcast_convert_type(lax.bitcast_convert_type(x, jnp.int32) ^ bits, jnp.float32)
+    return lax.bitcast_convert_type(lax.bitcast_convert_type(x, bits.dtype) ^ bits, x.dtype)
 
 
 class RoundHalfAwayFromZero(JaxOp):
@@ -93,7 +90,7 @@ class RoundedProduct(JaxOp):
 
 
 class RoundedQuotient(JaxOp):
-    """float32 x / divisor, correctly rounded; the divisor is broadcast to x.
+    """x / divisor in the precision of x, correctly rounded; the divisor is broadcast to x.
 
     XLA would multiply by the reciprocal of a divisor that is constant or the same for many elements of x.
     """

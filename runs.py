@@ -170,9 +170,11 @@ class Run:
         """
         records = []
         if self.checkpoint_path.exists():
-            arrays = load_npz(self.checkpoint_path)
-            facts = json.loads(arrays.pop("facts").item())
-            trainer.restore(arrays, facts)
+            try:
+                arrays = load_npz(self.checkpoint_path)
+                trainer.restore(arrays, json.loads(arrays.pop("facts").item()))
+            except (RunError, KeyError, ValueError, TypeError) as error:
+                raise RunError(f"{self.checkpoint_path} is damaged ({error}); remove it to start the run over") from None
             records = [r for r in self.records() if r["epoch"] <= trainer.epoch]
             self.kept_epoch = trainer.epoch
         on_resume()
@@ -210,4 +212,4 @@ def load_npz(path):
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except Exception as error:  # np.load raises whatever its zip, header or number parsers do
-        raise RunError(f"{path} cannot be read ({type(error).__name__}: {error}); remove it to start over") from None
+        raise RunError(f"{path} cannot be read ({type(error).__name__}: {error})") from None

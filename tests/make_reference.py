@@ -158,7 +158,7 @@ def main():
     data = inputs("PI_MNIST", 10, 3)
     trace("PI4_FLP", "PI_MNIST", "FLP", data, 10, 3, inside=(0,))
     trace("PI4warm_HFLP", "PI_MNIST", "HFLP", data, 10, 3, is_warm=True)
-    trace("PI4warm_FXPmixed_9_11", "PI_MNIST", "FXP", data, 10, 3, is_warm=True, mixed=True, inside=(0, 2))
+    trace("PI4warm_FXPmixed_9_11", "PI_MNIST", "FXP", data, 10, 3, is_warm=True, mixed=True)
     trace("PI4warm_DFXPmixed_9_11_mo1e-2_f2", "PI_MNIST", "DFXP", data, 10, 3, is_warm=True, mixed=True, frequency=2,
           max_overflow=0.01)
     data = inputs("MNIST", 2, 1)

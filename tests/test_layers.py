@@ -18,31 +18,28 @@ B, BATCHES, FREQUENCY, MAX_OVERFLOW = 6, 5, 2, 0.02
 PROP_BITS, UP_BITS = 9, 11
 LR, M = f4(0.046875), f4(0.625)
 STATE = ("W", "b", "update_W", "update_b")
-LAYER_NAMES = ("conv", "conv on conv", "dense", "softmax")
-RANGES = np.array([[3, -1, 2, -1, 0, -1, 2, 3, -2, -2], [4, 0, 3, 0, 1, 0, 3, 4, -1, -1],
-                   [3, -1, 2, 0, 0, -1, 2, 3, -1, -2], [3, 0, 0, -1, 1, 0, 3, 2, 0, -1]], "int32")
+LAYER_NAMES = ("conv", "dense", "softmax")
+RANGES = np.array([[3, -1, 2, -1, 0, -1, 2, 3, -2, -2], [3, -1, 2, 0, 0, -1, 2, 3, -1, -2],
+                   [3, 0, 0, -1, 1, 0, 3, 2, 0, -1]], "int32")
 OPTIONS = ({"p": 0.8, "scale": 1.0, "max_col_norm": 0.9, "w_LR_scale": 0.25, "b_LR_scale": 0.75},
-           {"p": 0.5, "scale": 0.5, "max_col_norm": 0.7}, {"p": 0.5, "scale": 0.25, "b_LR_scale": 0.5},
+           {"p": 0.5, "scale": 0.25, "b_LR_scale": 0.5},
            {"p": 0.75, "scale": 0.5, "max_col_norm": 0.8})
 
 
 class Small(Network):
-    """Two convolutional layers whose border windows are cut, a dense and a softmax layer."""
+    """A convolutional layer whose border windows are cut, a dense and a softmax layer."""
 
     def __init__(self, number_format, rng):
         self.format = f = FORMATS[number_format]
         first = ConvMaxout("layer0", f, rng, (2, 6, 6), maps=3, pieces=2, size=3, pad=1, pool=3, stride=2, **OPTIONS[0])
-        second = ConvMaxout("layer1", f, rng, first.output_shape, maps=2, pieces=3, size=2, pad=1, pool=2, stride=2,
-                            **OPTIONS[1])
-        third = DenseMaxout("layer2", f, rng, 8, 4, 3, **OPTIONS[2])
-        self.layers = [first, second, third, Softmax("layer3", f, rng, 4, 10, **OPTIONS[3])]
+        second = DenseMaxout("layer1", f, rng, 27, 4, 3, **OPTIONS[1])
+        self.layers = [first, second, Softmax("layer2", f, rng, 4, 10, **OPTIONS[2])]
 
 
 def small(rng):
     """The same network, of the reference's layers."""
     first = ref.conv(rng, (2, 6, 6), 3, 2, 3, pad=1, pool=3, stride=2, **OPTIONS[0])
-    second = ref.conv(rng, first.output_shape, 2, 3, 2, pad=1, pool=2, stride=2, **OPTIONS[1])
-    return [first, second, ref.dense(rng, 8, 4, 3, **OPTIONS[2]), ref.softmax_layer(4, **OPTIONS[3])]
+    return [first, ref.dense(rng, 27, 4, 3, **OPTIONS[1]), ref.softmax_layer(4, **OPTIONS[2])]
 
 
 def warm(layers):
@@ -130,7 +127,7 @@ def compare(number_format, label, mine, plain):
 
 
 EVERY_FORMAT = pytest.mark.parametrize("number_format", FORMATS)
-EVERY_LAYER = pytest.mark.parametrize("k", range(4), ids=LAYER_NAMES)
+EVERY_LAYER = pytest.mark.parametrize("k", range(3), ids=LAYER_NAMES)
 
 
 @EVERY_FORMAT
@@ -138,13 +135,13 @@ EVERY_LAYER = pytest.mark.parametrize("k", range(4), ids=LAYER_NAMES)
 def test_inside_a_training_step(number_format, k):
     for b, ((_, inside), seen) in enumerate(zip(computed(number_format), history(number_format)[1], strict=True)):
         names = [name for layer, name in inside if layer == k]
-        assert len(names) == (13 if k < 2 else 11)
+        assert len(names) == (13 if k == 0 else 11)
         for name in names:
             mine, plain = inside[k, name], seen[k][name]
             assert mine.dtype == "float32"
-            if k == 3 and name == "y":  # exp has a last bit of its own
+            if k == 2 and name == "y" and number_format != "FLP":  # of equal z; exp has a last bit of its own
                 assert np.abs(mine - plain).max() <= 1.2e-7
-            elif number_format == "HFLP" and name == "fixed_y" and k == 3:
+            elif number_format == "HFLP" and name == "fixed_y" and k == 2:
                 assert (np.abs(mine - plain) <= np.spacing(plain.astype("float16"))).all()
             else:
                 compare(number_format, f"batch {b} layer {k} {name}", mine, plain)
@@ -164,13 +161,13 @@ def test_the_small_network_is_not_trivial():
     """What the comparisons above rest on: nothing is all zero, ranges move, something saturates."""
     for number_format in FORMATS:
         states, seen = history(number_format)
-        for k in range(4):
+        for k in range(3):
             for name in STATE:
                 before, after = (getattr(states[i][k], name) for i in (0, -1))
                 assert np.count_nonzero(after) > 0.3 * after.size and (before != after).any()
             assert np.count_nonzero(seen[0][k]["fixed_dEdz"]) and np.count_nonzero(seen[0][k]["fixed_dEdW"])
     states, seen = history("DFXP")
-    moved = np.array([[[states[i][k].ranges[s] for s in SIGNALS] for k in range(4)] for i in (0, 2, 4)])
+    moved = np.array([[[states[i][k].ranges[s] for s in SIGNALS] for k in range(3)] for i in (0, 2, 4)])
     steps = set(np.diff(moved, axis=0).ravel().tolist())
     assert steps == {-1, 0, 1}
     assert any(rate[0] > 0 for state in states for layer in state for rate in layer.overflow.values())
@@ -189,7 +186,7 @@ def test_overflow_statistics_and_ranges(k):
 def test_fixed_formats_keep_no_statistics():
     for number_format in ("FLP", "HFLP", "FXP"):
         _, updates = Small(number_format, np.random.RandomState(1)).training_step(B)
-        assert {v.name for v in updates} == {f"layer{k}/{name}" for k in range(4) for name in STATE}
+        assert {v.name for v in updates} == {f"layer{k}/{name}" for k in range(3) for name in STATE}
 
 
 @EVERY_FORMAT
@@ -205,7 +202,7 @@ def test_test_time_pass(number_format):
         for k, (computed_y, plain) in enumerate(zip(mine, expected, strict=True)):
             if number_format == "HFLP":
                 assert (np.abs(computed_y - plain) <= 2 * np.spacing(np.abs(plain).astype("float16"))).all()
-                assert k == 3 or (np.asarray(computed_y) != plain).mean() <= 0.05
+                assert k == 2 or (np.asarray(computed_y) != plain).mean() <= 0.05
             else:
                 compare(number_format, f"layer {k} output", np.asarray(computed_y), plain)
 
@@ -267,8 +264,16 @@ def test_a_dropped_input_gets_no_gradient_and_gives_none(number_format, kind):
     x, mask = rng.choice([-1, 1, 2], (5, 16)).astype(f4), (rng.uniform(size=(5, 16)) < 0.5).astype(f4)
     mask[:, 3], mask[:, 4] = 0, 1
     e = rng.choice([-1, 0.5, 2], (5, int(np.prod(layer.output_shape)))).astype(f4)
-    dz, dW, _, e_below = gradients(layer, x, mask, e)
+    dz, dW, db, e_below = gradients(layer, x, mask, e)
+    assert db.any()
     assert (e_below[mask == 0] == 0).all() and np.count_nonzero(e_below[mask == 1]) > 0.5 * mask.sum()
-    if kind != "conv":
+    W, xm = layer.W.get_value(), x * mask
+    if kind == "conv":
+        dx, expected = ref.correlate_gradients(xm.reshape(5, 1, 4, 4), W, dz, 1)
+        dx = dx.reshape(5, 16)
+    else:
+        dx, expected = dz @ W.T, xm.T @ dz
         assert (dW[3] == 0).all() and dW[4].any()
-        np.testing.assert_array_equal(dW, (x * mask).T @ dz)
+    top = limit_of(number_format)
+    np.testing.assert_array_equal(dW, np.clip(expected, -top, top))
+    np.testing.assert_array_equal(e_below, dx * mask)

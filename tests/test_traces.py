@@ -13,11 +13,11 @@ from utilities.replay_trace import main
 OWN = Path(__file__).parent / "reference"
 RECORDED = Path(__file__).parent.parent.parent / "shared" / "reference"
 NO_RECORDS = "the recorded numbers are not here; they lie in shared/reference beside the project"
-# One for each format, and the run with range initialisation; the others take their minutes in `soak`.
-QUICK = ["PI48_FLP", "PI48warm_HFLP", "PI48warm_FXPmixed_9_11", "PI48warm_DFXPmixed_9_11_mo1e-2_f2",
-         "initrange_shuffle_examples"]
-OTHERS = ["PI48_FXP_5_19_19", "PI48dyadic_DFXP_5_9_11_mo1e-4_f3", "PI48warm_FLP", "MNIST_FLP", "MNISTwarm_FXPmixed_9_11",
-          "MNISTwarm_DFXPmixed_9_11_mo1e-2_f2", "CIFAR10_HFLP", "CIFAR10warm_DFXPmixed_9_11_mo1e-2_f2"]
+# One for each format, the run with range initialisation being in DFXP; the others take their minutes in `soak`.
+QUICK = ["PI48_FLP", "PI48warm_HFLP", "PI48warm_FXPmixed_9_11", "initrange_shuffle_examples"]
+OTHERS = ["PI48_FXP_5_19_19", "PI48dyadic_DFXP_5_9_11_mo1e-4_f3", "PI48warm_FLP", "PI48warm_DFXPmixed_9_11_mo1e-2_f2",
+          "MNIST_FLP", "MNISTwarm_FXPmixed_9_11", "MNISTwarm_DFXPmixed_9_11_mo1e-2_f2", "CIFAR10_HFLP",
+          "CIFAR10warm_DFXPmixed_9_11_mo1e-2_f2"]
 
 
 def arrays_of(path):
@@ -75,8 +75,10 @@ def test_own_traces_are_what_their_program_makes(tmp_path, monkeypatch):
                 np.testing.assert_allclose(made[name], array, rtol=1e-5, atol=1e-7, err_msg=f"{path.name} {name}")
 
 
-@pytest.mark.parametrize(("name", "batches"), [("PI48warm_FXPmixed_9_11", 24), ("PI48warm_DFXPmixed_9_11_mo1e-2_f2", 24),
-                                               ("MNISTwarm_DFXPmixed_9_11_mo1e-2_f2", 2)])
+@pytest.mark.parametrize(("name", "batches"), [
+    ("PI48warm_FXPmixed_9_11", 12), ("PI48warm_DFXPmixed_9_11_mo1e-2_f2", 12),
+    pytest.param("MNISTwarm_DFXPmixed_9_11_mo1e-2_f2", 6, marks=pytest.mark.soak),
+    pytest.param("MNISTwarm_FXPmixed_9_11", 6, marks=pytest.mark.soak)])
 def test_the_numpy_evaluation_follows_the_records(name, batches):
     """What the tests here compare with is itself equal to the published program."""
     trace = arrays_of(recorded(name))
@@ -90,8 +92,9 @@ def test_the_numpy_evaluation_follows_the_records(name, batches):
     masks = [np.unpackbits(trace[f"mask/L{k}/packed"], axis=1)[:, :n] for k, n in enumerate(meta["mask_widths"])]
     for b in range(batches):
         rows = slice(b * meta["batch_size"], (b + 1) * meta["batch_size"])
-        ref.training_step(layers, meta["format"], data["x_train"][rows], data["y_train"][rows], [m[rows] for m in masks],
-                          meta["LR"], meta["M"], 9, 11, meta["max_overflow"], trace["range_update_called_with"][b])
+        ref.training_step(layers, meta["format"], data["x_train"][rows], data["y_train"][rows],
+                          [m[rows] for m in masks], meta["LR"], meta["M"], 9, 11, meta["max_overflow"],
+                          trace["range_update_called_with"][b])
         for k, layer in enumerate(layers):
             for what in make_reference.STATE:
                 label = f"after{b:02d}/L{k}/{what}"
@@ -129,8 +132,8 @@ def altered(name, index, by):
 
 
 @pytest.mark.parametrize(("trace", "name", "index", "by"), [
-    ("PI4_FLP", "after01/L2/update_W/sample", 17, 1e-6), ("PI4_FLP", "test/y", 30, 1e-4),
-    ("PI4warm_FXPmixed_9_11", "after02/L0/W/sample", 1999, 2.0**-11)])
+    ("PI4_FLP", "after01/L2/update_W/sample", 17, 1e-6),
+    ("PI4warm_HFLP", "after00/L0/W/sample", 1999, 2.0**-16)])
 def test_one_altered_number_is_found(copied, capsys, trace, name, index, by):
     assert main([str(copied(trace, altered(name, index, by))), "--quiet"]) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -155,7 +158,7 @@ def test_other_initial_weights_are_refused(copied):
         main([str(copied("PI4_FLP", change))])
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip at all", "npz", "npy", None])
+@pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\x03\x04 cut short", "npz", "npy", None])
 def test_a_file_that_is_no_trace(tmp_path, capsys, content):
     path = tmp_path / "other.npz"
     if content == "npz":

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from runs import RunError, load_npz
+
 STATE = ("W", "b", "update_W", "update_b")
 SIGNAL_OF = {"W": "w", "b": "b", "update_W": "update_w", "update_b": "update_b"}
 WARM_FACTORS = {"PI_MNIST": (2, 2), "MNIST": (2, 4, 4), "CIFAR10": (2, 4, 4, 2), "SVHN": (2, 4, 4, 2)}
@@ -43,8 +45,7 @@ class Trace:
     """A recorded trace: its metadata and arrays."""
 
     def __init__(self, path):
-        with np.load(path, allow_pickle=False) as file:
-            self.arrays = {name: file[name] for name in file.files}
+        self.arrays = load_npz(path)
         self.folder, self.meta = Path(path).parent, json.loads(self.arrays["meta_json"].item())
 
     def __contains__(self, name):
@@ -376,7 +377,7 @@ def main(arguments=None):
     a = parser.parse_args(arguments)
     try:
         trace = Trace(a.trace)
-    except (OSError, ValueError, KeyError) as error:
+    except (RunError, ValueError, KeyError) as error:
         print(f"replay_trace: {a.trace} is not a recorded trace ({error})", file=sys.stderr)
         return 2
     from compilation import select_device
