@@ -23,9 +23,9 @@ def select_device(name):
         jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[name])
     try:
         return jax.devices()[0]
-    except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        raise RunError(f"no {name} for JAX ({first}); install requirements-cuda.txt or use --device cpu") from None
+    except (RuntimeError, AssertionError) as error:  # JAX's own, where its CUDA plugin is missing
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RunError(f"JAX finds no {name} ({why}); install requirements-cuda.txt or use --device cpu") from None
 
 
 def device_name():

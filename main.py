@@ -9,14 +9,14 @@ import argparse
 import math
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
 from datasets import DataError, load
-from runs import Run, RunError, Settings, default_name
+from runs import NEEDED, Run, RunError, Settings, describe
 
 TASKS = ("PI_MNIST", "MNIST", "CIFAR10", "SVHN")
-FORMATS = {"FLP": 0, "HFLP": 0, "FXP": 3, "DFXP": 6}  # how many more arguments each needs
 EPILOG = """On real MNIST the published results are 1.05 % (PI_MNIST FLP), 1.10 % (HFLP), 1.39 % (FXP 5 19 19) and
 1.28 % (DFXP 5 9 11 100 0.0001 2) test error. The same command again resumes an unfinished run, or prints the result of a
 finished one."""
@@ -39,6 +39,12 @@ def rate(text):
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a rate from 0 to 1")
     return value
+
+
+def folder(text):
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return Path(text)
 
 
 # What the arguments after FORMAT are: name in trainer.Settings, check, help.
@@ -81,11 +87,11 @@ def parse(arguments):
                         help="stop after epoch K of an unchanged schedule")
     parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=1234, metavar="S",
                         help="seed of all random streams (default 1234, the published one)")
-    parser.add_argument("--data", type=Path, metavar="DIR",
+    parser.add_argument("--data", type=folder, metavar="DIR",
                         help="folder of the data sets (default: $PYLEARN2_DATA_PATH, else data/)")
     parser.add_argument("--sample", action="store_true",
                         help="train on a small generated sample, made on first use (default folder data/sample)")
-    parser.add_argument("--out", type=Path, metavar="DIR",
+    parser.add_argument("--out", type=folder, metavar="DIR",
                         help="run folder (default: runs/ and a name made of the arguments)")
     parser.add_argument("--resume", action="store_true",
                         help="go on with the run in --out, which must be there; TASK and what follows may be left out")
@@ -104,10 +110,10 @@ def parse(arguments):
         parser.error("TASK and FORMAT are missing" if a.TASK is None else "FORMAT is missing")
     if a.TASK not in TASKS:
         parser.error(f"TASK {a.TASK!r} is none of {', '.join(TASKS)}")
-    if a.FORMAT not in FORMATS:
-        parser.error(f"FORMAT {a.FORMAT!r} is none of {', '.join(FORMATS)}")
+    if a.FORMAT not in NEEDED:
+        parser.error(f"FORMAT {a.FORMAT!r} is none of {', '.join(NEEDED)}")
     given = [(name, getattr(a, name)) for name in NUMBERS if getattr(a, name) is not None]
-    needed = list(NUMBERS)[: FORMATS[a.FORMAT]]
+    needed = list(NUMBERS)[: NEEDED[a.FORMAT]]
     if len(given) < len(needed):
         parser.error(f"{a.FORMAT} needs {' '.join(needed[len(given):])} as well")
     a.settings = {"task": a.TASK, "format": a.FORMAT, "epochs": a.epochs, "seed": a.seed, "streams": a.streams}
@@ -117,7 +123,6 @@ def parse(arguments):
             a.settings[key] = convert(text)
         except argparse.ArgumentTypeError as error:
             parser.error(f"{name}: {error}")
-    a.positionals = [a.TASK, a.FORMAT, *(text for _, text in given[: len(needed)])]
     if ignored := [text for _, text in given[len(needed):]]:
         print(f"main.py: {a.FORMAT} ignores {' '.join(ignored)}", file=sys.stderr)
     return a
@@ -141,17 +146,42 @@ def report(record, out):
     print("\n".join(lines), file=out, flush=True)
 
 
-def result(record, folder):
-    return (f"test error {record['best_test_error']:.2f} % at the lowest validation error, "
-            f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']} of {record['epoch']}; "
-            f"run folder {folder}")
+def print_result(record, run):
+    print(f"test error {record['best_test_error']:.2f} % at the lowest validation error, "
+          f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']}; trained {record['epoch']} of "
+          f"{run.config()['epochs']} epochs; run folder {run.folder}", flush=True)
+
+
+class Stopped(Exception):
+    """A signal asked the program to end."""
+
+
+class Signals:
+    """SIGINT and SIGTERM end the run after the segment in flight; a second one ends it at once.
+
+    Not as exceptions in the middle of things: some of JAX's callbacks swallow those.
+    """
+
+    def __init__(self):
+        self.received = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number, frame):
+        if self.received:
+            os._exit(128 + number)
+        self.received = number
+
+    def check(self):
+        if self.received:
+            raise Stopped
 
 
 class Progress:
     """A bar on stderr when that is a terminal: epoch, batches, images a second, time left."""
 
-    def __init__(self):
-        self.bar = None
+    def __init__(self, signals):
+        self.bar, self.signals = None, signals
 
     def start(self, trainer, last_epoch):
         if sys.stderr.isatty() and trainer.epoch < last_epoch:
@@ -163,6 +193,7 @@ class Progress:
             self.batch_size, self.per_epoch = trainer.batch_size, per_epoch
 
     def __call__(self, batches):
+        self.signals.check()
         if self.bar is not None:
             self.bar.update(batches)
             speed = (self.bar.format_dict["rate"] or 0) * self.batch_size
@@ -198,7 +229,7 @@ def load_data(task, a):
     return load(task, folder, a.sample)
 
 
-def train(a, arguments, run):
+def train(a, arguments, run, signals):
     """Train to the end, or to --stop-after; the modules that take long to import come in here."""
     data = load_data(a.settings["task"], a)
     if run.exists:
@@ -209,48 +240,57 @@ def train(a, arguments, run):
     run.lock()
     from trainer import Diverged, Trainer
 
-    progress = Progress()
+    progress = Progress(signals)
     settings = Settings(**a.settings)
     trainer = Trainer(settings, data, progress=progress)
+    if settings.format == "DFXP" and settings.range_update_frequency > trainer.batches_per_epoch:
+        print(f"main.py: an epoch has {trainer.batches_per_epoch} batches, so with RANGE_UPDATE_FREQ "
+              f"{settings.range_update_frequency} the ranges never move", file=sys.stderr)
     if not run.exists:
-        run.start(["main.py", *arguments], settings, trainer.epochs, data.identity, compilation.device_name())
-    last_epoch = min(trainer.epochs, trainer.epochs if a.stop_after is None else a.stop_after)
+        device = compilation.device_name()
+        run.start(["main.py", *arguments], settings, trainer.epochs, data.identity, a.sample, device)
+    last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
     try:
         for record in run.follow(trainer, last_epoch, on_resume=lambda: progress.start(trainer, last_epoch)):
             progress.clear()
             report(record, sys.stdout)
+            signals.check()
     except Diverged as error:
-        kept = f"the state after epoch {run.kept_epoch} is in {run.folder}" if run.kept_epoch is not None else \
-            "nothing was kept, it happened before the first checkpoint"
+        kept = "nothing is kept, there was no checkpoint yet" if run.kept_epoch is None else \
+            f"the state after epoch {run.kept_epoch} is kept in {run.folder}"
         return fail(f"{error}; {kept}", 1)
     finally:
         progress.close()
-    print(result(record, run.folder))
+    print_result(run.last_record, run)
     return 0
 
 
 def main(arguments):
     a = parse(arguments)
+    signals = Signals()
     try:
-        if a.settings:
-            settings = Settings(**a.settings)
-            run = Run(a.out or Path("runs") / default_name(settings, a.positionals, a.sample))
-        else:
-            run = Run(a.out)
+        name = a.settings and "_".join(describe(Settings(**a.settings)) + (["sample"] if a.sample else []))
+        run = Run(a.out or Path("runs") / name)
         if a.resume and not run.exists:
             return fail(f"there is no run in {run.folder} to resume")
         if run.exists and a.settings:
-            run.check(settings)
+            run.check(Settings(**a.settings))
         elif run.exists:
-            a.settings = run.config()["settings"]
+            config = run.config()
+            a.settings, a.sample = config["settings"], a.sample or bool(config.get("sample"))
         if run.exists and (record := run.finished(a.stop_after)):
-            print(result(record, run.folder))
+            print_result(record, run)
             return 0
-        return train(a, arguments, run)
+        return train(a, arguments, run, signals)
     except (RunError, DataError) as error:
         return fail(error)
-    except KeyboardInterrupt:
-        return fail("interrupted; the same command resumes from the last checkpoint", 130)
+    except Stopped:
+        return fail("interrupted; the same command resumes from the last checkpoint", 128 + signals.received)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be printed, not even at exit
+        return fail("nobody reads the output any more; the same command resumes from the last checkpoint", 1)
+    except OSError as error:
+        return fail(f"{error}; the last checkpoint is as it was, the same command resumes from it", 1)
 
 
 if __name__ == "__main__":

@@ -49,13 +49,17 @@ class RunError(Exception):
     """A run folder that cannot be used: one line that says what is wrong and what to do."""
 
 
-def default_name(settings, arguments, sample):
-    """Name of a run folder, made of the positional arguments that count and of the options that are not the default."""
-    parts = [str(a) for a in arguments]
-    parts += [f"epochs{settings.epochs}"] if settings.epochs else []
-    parts += [f"seed{settings.seed}"] if settings.seed != 1234 else []
-    parts += [settings.streams] if settings.streams != "device" else []
-    return "_".join(parts + (["sample"] if sample else []))
+NUMBERS = ("initial_range", "prop_bits", "up_bits", "range_update_frequency", "max_overflow", "init_epochs")
+NEEDED = {"FLP": 0, "HFLP": 0, "FXP": 3, "DFXP": 6}  # how many of them a format needs
+
+
+def describe(settings):
+    """Words that tell a run from others: the positional arguments that count, then the options that are not default."""
+    numbers = [getattr(settings, name) for name in NUMBERS[: NEEDED[settings.format]]]
+    words = [settings.task, settings.format, *(f"{n:g}" if isinstance(n, float) else str(n) for n in numbers)]
+    words += [f"epochs{settings.epochs}"] if settings.epochs is not None else []
+    words += [f"seed{settings.seed}"] if settings.seed != 1234 else []
+    return words + ([settings.streams] if settings.streams != "device" else [])
 
 
 def environment(device):
@@ -73,11 +77,15 @@ def environment(device):
 def write_atomically(path, write):
     """Let `write(file)` fill a file that then takes the place of `path`, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # it may be what fills the disk
+        raise
 
 
 def write_json(path, value):
@@ -97,13 +105,14 @@ class Run:
         self.folder = Path(folder)
         self.config_path, self.metrics_path = self.folder / "config.json", self.folder / "metrics.jsonl"
         self.checkpoint_path, self.final_path = self.folder / "checkpoint.npz", self.folder / "final.npz"
-        self._lock, self._saved, self.kept_epoch = None, -np.inf, None
-        if self.folder.exists() and not self.config_path.exists():
-            strangers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")] \
-                if self.folder.is_dir() else ["it"]
-            if strangers:
-                raise RunError(f"{self.folder} is not a run folder ({strangers[0]} is in the way); "
-                               "give another with --out")
+        self._lock = self.kept_epoch = self.last_record = None
+        try:
+            strangers = [] if self.config_path.exists() or not self.folder.exists() else \
+                [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
+        except OSError as error:
+            raise RunError(f"{self.folder} cannot be a run folder ({error.strerror}); give another with --out") from None
+        if strangers:
+            raise RunError(f"{self.folder} is not a run folder ({strangers[0]} is in the way); give another with --out")
 
     @property
     def exists(self):
@@ -113,11 +122,11 @@ class Run:
         """The configuration of an existing run."""
         try:
             config = json.loads(self.config_path.read_text())
-            return config | {"settings": dict(config["settings"]), "data": dict(config["data"]),
-                             "epochs": int(config["epochs"])}
+            describe(Settings(**config["settings"]))
+            return config | {"data": dict(config["data"]), "epochs": int(config["epochs"])}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.config_path} cannot be read ({error}); remove the folder or give another "
-                           "with --out") from None
+            raise RunError(f"{self.config_path} cannot be read ({type(error).__name__}: {error}); remove the folder or "
+                           "give another with --out") from None
 
     def check(self, settings):
         """Refuse to go on with a run of other settings."""
@@ -136,71 +145,84 @@ class Run:
 
     def lock(self):
         """Keep other processes out until this one ends, however it ends."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / ".lock", "w")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.folder / ".lock", "w")
+        except OSError as error:
+            raise RunError(f"{self.folder} cannot be a run folder ({error.strerror}); give another with --out") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RunError(f"{self.folder} is in use by another process; wait for it or give another folder with "
                            "--out") from None
 
-    def start(self, command, settings, epochs, identity, device):
+    def start(self, command, settings, epochs, identity, sample, device):
         """Write config.json of a new run: `epochs` is what settings.epochs comes to, `identity` that of the data."""
         write_json(self.config_path, {"command": command, "settings": asdict(settings), "epochs": epochs,
-                                      "data": identity, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                                      "data": identity, "sample": sample, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
                                       **environment(device)})
 
     def records(self):
-        """The lines of metrics.jsonl, but for a last one cut short."""
-        if not self.metrics_path.exists():
-            return []
-        lines = self.metrics_path.read_text().split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        """The lines of metrics.jsonl, but for a last one cut short; RunError if another is damaged."""
+        try:
+            lines = self.metrics_path.read_text().split("\n")[:-1] if self.metrics_path.exists() else []
+            records = [json.loads(line) for line in lines]
+            if any(not {"epoch", "validation_error", "test_error", "best_epoch"} <= r.keys() for r in records):
+                raise ValueError("a line is no record of an epoch")
+        except (OSError, ValueError, AttributeError) as error:
+            raise RunError(f"{self.metrics_path} is damaged ({error})") from None
+        return records
 
     def finished(self, stop_after=None):
         """The last record of a run that has got to its last epoch, or to `stop_after`; else None."""
-        records = self.records() if self.final_path.exists() else []
         epochs = self.config()["epochs"]
-        return records[-1] if records and records[-1]["epoch"] >= min(epochs, stop_after or epochs) else None
+        target = epochs if stop_after is None else min(stop_after, epochs)
+        try:
+            records = self.records() if self.final_path.exists() else []
+        except RunError:
+            return None  # `follow` writes metrics.jsonl anew from the checkpoint
+        return records[-1] if records and records[-1]["epoch"] >= target else None
 
     def follow(self, trainer, last_epoch, on_resume=lambda: None):
         """Train to `last_epoch`, from the checkpoint if there is one; yields each epoch's record once it is kept.
 
-        on_resume is called once, when `trainer` stands where training goes on.
+        on_resume is called once, when `trainer` stands where training goes on. The checkpoint has the records so far, so
+        metrics.jsonl always has each epoch once, whatever happened to it. The last record is
+        then in `last_record`.
         """
         records = []
         if self.checkpoint_path.exists():
             try:
                 arrays = load_npz(self.checkpoint_path)
-                trainer.restore(arrays, json.loads(arrays.pop("facts").item()))
+                facts = json.loads(arrays.pop("facts").item())
+                records = facts.pop("records")
+                trainer.restore(arrays, facts)
             except (RunError, KeyError, ValueError, TypeError) as error:
                 raise RunError(f"{self.checkpoint_path} is damaged ({error}); remove it to start the run over") from None
-            records = [r for r in self.records() if r["epoch"] <= trainer.epoch]
             self.kept_epoch = trainer.epoch
         on_resume()
         self.final_path.unlink(missing_ok=True)
         lines = "".join(json.dumps(r) + "\n" for r in records)
         write_atomically(self.metrics_path, lambda file: file.write(lines.encode()))
-        self._saved, best = time.monotonic(), None
+        saved, best = time.monotonic(), None
         with open(self.metrics_path, "a") as metrics:
             for record in trainer.run(last_epoch):
+                records.append(record)
                 metrics.write(json.dumps(record) + "\n")
                 metrics.flush()
                 if record["best_epoch"] == record["epoch"]:
                     best = trainer.parameters()
-                if record["epoch"] == last_epoch or time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
-                    os.fsync(metrics.fileno())
-                    best = self._checkpoint(trainer, best)
+                if record["epoch"] == last_epoch or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                    # The best parameters first: a rerun from the older checkpoint would find them again.
+                    if best is not None:
+                        self._save("best.npz", best)
+                    arrays, facts = trainer.snapshot()
+                    facts["records"] = records
+                    self._save("checkpoint.npz", arrays | {"facts": np.array(json.dumps(facts))})
+                    saved, best, self.kept_epoch = time.monotonic(), None, record["epoch"]
                 yield record
         self._save("final.npz", trainer.parameters())
-
-    def _checkpoint(self, trainer, best):
-        """Save everything; the best parameters first, since a rerun from the older checkpoint finds them again."""
-        if best is not None:
-            self._save("best.npz", best)
-        arrays, facts = trainer.snapshot()
-        self._save("checkpoint.npz", arrays | {"facts": np.array(json.dumps(facts))})
-        self._saved, self.kept_epoch = time.monotonic(), trainer.epoch
+        self.last_record = records[-1]
 
     def _save(self, name, arrays):
         write_atomically(self.folder / name, lambda file: np.savez(file, **arrays))

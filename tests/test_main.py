@@ -33,7 +33,8 @@ BAD = [
     "PI_MNIST FXP 65 9 11", "PI_MNIST FXP -65 9 11", "PI_MNIST FXP 5.0 9 11", "PI_MNIST FXP 5 1_0 11",
     "PI_MNIST FXP 5 nine 11", "PI_MNIST DFXP 5 9 11 0 0.0001 2", "PI_MNIST DFXP 5 9 11 100 1.5 2",
     "PI_MNIST DFXP 5 9 11 100 -0.1 2", "PI_MNIST DFXP 5 9 11 100 nan 2", "PI_MNIST DFXP 5 9 11 100 inf 2",
-    "PI_MNIST DFXP 5 9 11 100 0.1 -1", "PI_MNIST FLP --epochs 0", "PI_MNIST FLP --epochs x", "PI_MNIST FLP --stop-after -1",
+    "PI_MNIST DFXP 5 9 11 100 0.1 -1", "PI_MNIST FLP --out=", "PI_MNIST FLP --data=",
+    "PI_MNIST FLP --epochs 0", "PI_MNIST FLP --epochs x", "PI_MNIST FLP --stop-after -1",
     "PI_MNIST FLP --seed 4294967296", "PI_MNIST FLP --device tpu", "PI_MNIST FLP --streams other", "PI_MNIST FLP --nonsense",
     "PI_MNIST FLP --data", "--resume", "--resume --out missing", "PI_MNIST FLP --resume --out missing",
     f"PI_MNIST FXP {'9' * 5000} 9 11",
@@ -136,10 +137,73 @@ def test_stopping_and_going_on_changes_nothing(sample, tmp_path, monkeypatch):
     assert_same_run(tmp_path / "once", tmp_path / "twice")
 
 
+def test_whatever_happens_to_the_records_of_a_run_they_come_back(sample, tmp_path, capsys):
+    run = tmp_path / "run"
+    line = ["PI_MNIST", "FLP", "--data", str(sample), "--sample", "--out", str(run), "--stop-after", "1"]
+    assert main.main(line) == 0
+    result = capsys.readouterr().out.splitlines()[-1]
+    whole = (run / "metrics.jsonl").read_bytes()
+
+    def damage_and_repeat(damage):
+        damage()
+        assert main.main(line) == 0
+        assert capsys.readouterr().out.splitlines() == [result]
+        assert (run / "metrics.jsonl").read_bytes() == whole and (run / "final.npz").exists()
+
+    damage_and_repeat(lambda: (run / "metrics.jsonl").write_bytes(whole[:-40]))
+    damage_and_repeat((run / "final.npz").unlink)
+    (run / "checkpoint.npz").write_bytes((run / "final.npz").read_bytes())
+    (run / "metrics.jsonl").unlink()
+    assert main.main(line) == 2
+    assert "checkpoint.npz is damaged" in capsys.readouterr().err
+
+
+def test_untrained_networks_are_a_run_too(sample, tmp_path, capsys):
+    line = ["PI_MNIST", "FLP", "--data", str(sample), "--sample", "--out", str(tmp_path / "run"), "--stop-after", "0"]
+    results = []
+    for _ in range(2):
+        assert main.main(line) == 0
+        results.append(capsys.readouterr().out.splitlines()[-1])
+    assert results[0] == results[1] and "trained 0 of 800 epochs" in results[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_one_line(number, sample, tmp_path):
+    victim = subprocess.Popen([sys.executable, str(ROOT / "main.py"), "PI_MNIST", "FLP", "--data", str(sample), "--sample",
+                               "--out", str(tmp_path / "run")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    victim.stdout.readline()
+    victim.send_signal(number)
+    _, err = victim.communicate(timeout=120)
+    assert victim.returncode == 128 + number
+    assert err == "main.py: interrupted; the same command resumes from the last checkpoint\n"
+
+
+@pytest.mark.parametrize("out", [f"{__file__}/run", "/proc/nothing/run", "x" * 300])
+def test_an_impossible_run_folder_is_named(out, sample, capsys):
+    assert main.main(["PI_MNIST", "FLP", "--data", str(sample), "--sample", "--out", out]) == 2
+    err = capsys.readouterr().err
+    assert "cannot be a run folder" in err and err.count("\n") == 1
+
+
+def test_a_device_that_is_not_there_is_named(sample, tmp_path, program):
+    done = program("PI_MNIST", "FLP", "--data", sample, "--sample", "--device", "gpu", "--out", "run", cwd=tmp_path)
+    if done.returncode == 0:
+        pytest.skip("there is a GPU")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--device cpu" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_ranges_that_cannot_move_are_mentioned(sample, tmp_path, capsys):
+    line = "PI_MNIST DFXP 5 9 11 100 0.0001 0 --sample --stop-after 0".split()
+    assert main.main([*line, "--data", str(sample), "--out", str(tmp_path / "run")]) == 0
+    assert "RANGE_UPDATE_FREQ 100 the ranges never move" in capsys.readouterr().err
+
+
 def assert_same_run(one, other):
     for name in ("final.npz", "best.npz", "checkpoint.npz"):
         a, b = load_npz(one / name), load_npz(other / name)
         assert a.keys() == b.keys()
+        a.pop("facts", None)  # has times; the records are compared below
         assert all(np.array_equal(a[key], b[key]) for key in a), name
     timeless = [[{k: v for k, v in json.loads(line).items() if k not in ("seconds", "images_per_second")}
                  for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, other)]

@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from runs import Run, RunError, Settings, default_name, load_npz, write_atomically
+from runs import Run, RunError, Settings, describe, load_npz, write_atomically
 
 SETTINGS = Settings("PI_MNIST", "FXP", 5, 9, 11)
 
 
-def test_names_are_made_of_the_arguments():
-    plain = ["PI_MNIST", "FXP", "5", "9", "11"]
-    assert default_name(SETTINGS, plain, False) == "PI_MNIST_FXP_5_9_11"
-    other = Settings("PI_MNIST", "FXP", 5, 9, 11, epochs=3, seed=7, streams="published")
-    assert default_name(other, plain, True) == "PI_MNIST_FXP_5_9_11_epochs3_seed7_published_sample"
+def test_runs_are_told_apart_by_what_counts():
+    assert describe(SETTINGS) == ["PI_MNIST", "FXP", "5", "9", "11"]
+    assert describe(Settings("MNIST", "FLP", 5, 9, 11)) == ["MNIST", "FLP"]
+    other = Settings("SVHN", "DFXP", -5, 9, 11, 100, 0.0001, 2, epochs=3, seed=7, streams="published")
+    assert describe(other) == ["SVHN", "DFXP", "-5", "9", "11", "100", "0.0001", "2", "epochs3", "seed7", "published"]
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
@@ -27,13 +27,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
     with pytest.raises(OSError, match="no space"):
         write_atomically(path, write)
-    assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_config_round_trip_and_comparison(tmp_path):
     run = Run(tmp_path / "run")
     run.lock()
-    run.start(["main.py"], SETTINGS, 800, {"file": "md5"}, "cpu: cpu")
+    run.start(["main.py"], SETTINGS, 800, {"file": "md5"}, False, "cpu: cpu")
     again = Run(tmp_path / "run")
     again.check(SETTINGS)
     again.check_data({"file": "md5"})
@@ -53,8 +53,17 @@ def test_a_damaged_config_is_named(tmp_path, text):
 
 def test_a_record_cut_short_is_not_read(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "metrics.jsonl").write_text(json.dumps({"epoch": 0}) + "\n" + '{"epoch": 1, "LR": 0.')
-    assert Run(tmp_path).records() == [{"epoch": 0}]
+    record = {"epoch": 0, "validation_error": 90.0, "test_error": 90.0, "best_epoch": 0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n" + '{"epoch": 1, "LR": 0.')
+    assert Run(tmp_path).records() == [record]
+
+
+@pytest.mark.parametrize("damage", [b"{\n", b"[]\n", b"\xff\n", b'{"epoch": 0}\n'])
+def test_damaged_records_are_named(tmp_path, damage):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_bytes(damage)
+    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
+        Run(tmp_path).records()
 
 
 def test_only_one_process_at_a_time(tmp_path):

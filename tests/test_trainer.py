@@ -114,8 +114,6 @@ class Fed:
         return [int(i) for x, _ in self.examples for i in np.rint(x[:, 0] * 256)]
 
 
-# ------------------------------------------------------------------------------------------- how segments are cut
-
 # ---------------------------------------------------------------------------------------- against the NumPy evaluation
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@
 Real MNIST if it is there or can be downloaded, else a small generated sample.
 """
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ FOLDER = Path("runs/demo")
 
 
 def main():
+    argparse.ArgumentParser(prog="python -m utilities.demo", description=__doc__,
+                            formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     folder = Path(os.environ.get("PYLEARN2_DATA_PATH") or "data")
     out, numbers, options = FOLDER, ["100", "0.0001", "2"], ["--stop-after", "8"]
     try:

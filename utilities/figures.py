@@ -10,17 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-from runs import Run, RunError, load_npz
+from runs import Run, RunError, Settings, describe, load_npz
 
 # Distinct in grey as well as in colour.
 STYLES = [("black", "-"), ("tab:blue", "--"), ("tab:orange", "-."), ("tab:green", ":")]
 
 
+def existing(folder):
+    run = Run(folder)
+    if not run.exists:
+        raise RunError(f"{folder} is not a run folder")
+    return run
+
+
 def label(run):
-    """A run's arguments, as on the command line."""
-    command = run.config()["command"]
-    options = [i for i, word in enumerate(command) if word.startswith("--")]
-    return " ".join(command[1 : options[0] if options else None])
+    """What tells a run from others."""
+    return " ".join(describe(Settings(**run.config()["settings"])))
 
 
 def curves(folders, out):
@@ -32,7 +37,7 @@ def curves(folders, out):
 
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     for i, folder in enumerate(folders):
-        run, (colour, line) = Run(folder), STYLES[i % len(STYLES)]
+        run, (colour, line) = existing(folder), STYLES[i % len(STYLES)]
         records = run.records()
         if not records:
             raise RunError(f"{folder} has no finished epoch to draw")
@@ -75,7 +80,7 @@ def filters(folder, out):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    picture = tile(load_npz(Run(folder).folder / "best.npz")["layer0/W"])
+    picture = tile(load_npz(existing(folder).folder / "best.npz")["layer0/W"])
     zoom = max(1, 800 // picture.shape[0])
     out.parent.mkdir(parents=True, exist_ok=True)
     plt.imsave(out, np.kron(picture, np.ones((zoom, zoom, 1))))
@@ -94,7 +99,7 @@ def main(arguments=None):
     a = parser.parse_args(arguments)
     try:
         curves(a.runs, a.out) if a.kind == "curves" else filters(a.run, a.out)
-    except (RunError, OSError) as error:
+    except (RunError, OSError, ValueError, KeyError) as error:  # ValueError: a picture format that is unknown
         print(f"figures: {error}", file=sys.stderr)
         return 2
     print(a.out)

@@ -117,7 +117,7 @@ class Report:
     """Prints comparisons and remembers whether one of them was out of tolerance."""
 
     def __init__(self, quiet=False):
-        self.quiet, self.failures, self.flips, self.compared = quiet, 0, 0, 0
+        self.quiet, self.failures, self.flips, self.compared, self.seen = quiet, 0, 0, 0, set()
 
     def compare(self, label, computed, recorded, tolerance, step=None):
         computed, recorded = np.asarray(computed).ravel(), np.asarray(recorded).ravel()
@@ -205,6 +205,8 @@ def replay(trace, report, resync=False):
             put_recorded(trace, batch, host)
             state = compilation.to_device(host)
     compare_test(trace, report, network, state, inputs)
+    if absent := [f"L{k}/{tensor}" for k in layers for tensor in STATE if (k, tensor) not in report.seen]:
+        raise KeyError(f"no recorded {', '.join(absent)}")
 
 
 def compare_state(trace, report, batch, host, resync):
@@ -219,8 +221,9 @@ def compare_state(trace, report, batch, host, resync):
                 step = 2.0 ** (noib - nob)
                 if resync and tolerance == EQUAL:
                     tolerance = Tolerance(fraction=0.01, absolute=2 * step)
-            if f"{name}/sample" in trace:
+            if f"{name}/sample" in trace or trace.narrow:  # the others are recorded in some batches only
                 recorded = trace[f"{name}/sample"]
+                report.seen.add((k, tensor))
                 report.compare(label, sample_of(computed, recorded), recorded, tolerance, step)
             if f"{name}/full" in trace:
                 report.compare(f"{label} (whole)", computed, trace[f"{name}/full"], tolerance, step)
@@ -391,6 +394,9 @@ def main(arguments=None):
             replay(trace, report, a.resync)
     except FileNotFoundError as error:
         print(f"replay_trace: {error.filename} is missing; it belongs beside the trace", file=sys.stderr)
+        return 2
+    except (KeyError, ValueError, IndexError, TypeError, StopIteration) as error:
+        print(f"replay_trace: {a.trace} is damaged ({type(error).__name__}: {error})", file=sys.stderr)
         return 2
     print(f"{a.trace.name}: {report.flips} of {report.compared} compared entries differ; "
           + (f"{report.failures} comparisons out of tolerance" if report.failures else "everything within tolerance"))
