@@ -361,7 +361,7 @@ def test_download_goes_from_a_wrong_file_to_the_next_mirror(closed, official, mo
     kept = {path.name: path.read_bytes() for path in (tmp_path / "mnist").iterdir()}
     assert kept == official  # and no leftovers
     out, err = capfd.readouterr()
-    assert out == "" and "B/s" in err and "Downloading" not in err  # a progress bar, and pooch's log silent
+    assert out == "" and "B/s" in err and "Downloading" not in err
     load_mnist(tmp_path, download=False)
 
 

@@ -1,6 +1,7 @@
 """layers.py, compiled: every layer type in every format against the NumPy evaluation of SPEC sections 3-6 and 8."""
 
 import copy
+import itertools
 from functools import cache
 
 import numpy as np
@@ -19,8 +20,8 @@ PROP_BITS, UP_BITS = 9, 11
 LR, M = f4(0.046875), f4(0.625)
 STATE = ("W", "b", "update_W", "update_b")
 LAYER_NAMES = ("conv", "dense", "softmax")
-RANGES = np.array([[3, -1, 2, -1, 0, -1, 2, 3, -2, -2], [3, -1, 2, 0, 0, -1, 2, 3, -1, -2],
-                   [3, 0, 0, -1, 1, 0, 3, 2, 0, -1]], "int32")
+RANGES = np.array([[1, -4, 0, -6, -1, -2, -4, -4, -5, -5], [2, -4, 2, -4, -1, -2, -2, -3, -5, -5],
+                   [1, -4, -2, -4, -1, -2, -1, -3, -5, -5]], "int32")
 OPTIONS = ({"p": 0.8, "scale": 1.0, "max_col_norm": 0.9, "w_LR_scale": 0.25, "b_LR_scale": 0.75},
            {"p": 0.5, "scale": 0.25, "b_LR_scale": 0.5},
            {"p": 0.75, "scale": 0.5, "max_col_norm": 0.8})
@@ -170,7 +171,12 @@ def test_the_small_network_is_not_trivial():
     moved = np.array([[[states[i][k].ranges[s] for s in SIGNALS] for k in range(3)] for i in (0, 2, 4)])
     steps = set(np.diff(moved, axis=0).ravel().tolist())
     assert steps == {-1, 0, 1}
-    assert any(rate[0] > 0 for state in states for layer in state for rate in layer.overflow.values())
+    for k, signal in itertools.product(range(3), SIGNALS):  # every rate says something
+        assert any(0 < states[b][k].rates[signal][0] < 1 for b in range(1, BATCHES + 1)), f"{k} {signal}"
+    flat_y = [s[0]["fixed_y"] for s in seen]  # how a conv layer's y counts; in four dimensions the rate differs
+    lower = [state[0].ranges["y"] - 1 for state in states]
+    assert any(ref.overflow_rate(y, PROP_BITS, noib) != ref.overflow_rate(y.reshape(B, 3, 3, 3), PROP_BITS, noib)
+               for y, noib in zip(flat_y, lower[:-1], strict=True))
 
 
 @EVERY_LAYER
@@ -181,6 +187,41 @@ def test_overflow_statistics_and_ranges(k):
             mine = state[f"layer{k}/{name}"]
             assert mine.dtype == expected[f"layer{k}/{name}"].dtype
             np.testing.assert_array_equal(mine, expected[f"layer{k}/{name}"])
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+def test_the_column_norm_step_is_exact_to_the_last_bit(kind):
+    """Of weights with all their 24 bits, the gradient being zero: SPEC section 5 in its written order."""
+    rng, f = np.random.RandomState(3), FORMATS["FLP"]
+    options = {"p": 0.5, "scale": 0.5, "max_col_norm": 0.9}
+    if kind == "dense":
+        layer, plain = DenseMaxout("layer", f, rng, 40, 30, 2, **options), ref.dense(rng, 40, 30, 2, **options)
+    else:
+        layer = ConvMaxout("layer", f, rng, (3, 5, 5), 20, 2, 5, 0, 1, 1, **options)
+        plain = ref.conv(rng, (3, 5, 5), 20, 2, 5, 0, 1, 1, **options)
+    plain.W = (rng.normal(size=plain.W.shape) * 0.14).astype(f4)
+    plain.b, plain.update_W, plain.update_b = (
+        (rng.normal(size=v.shape) * 0.05).astype(f4) for v in (plain.b, plain.update_W, plain.update_b))
+    state = {f"layer/{name}": getattr(plain, name) for name in STATE} | {
+        v.name: v.get_value() for v in layer.state if v.name.split("/")[1] not in STATE}
+    shapes = {"x": (2, layer.input_size), "mask": (2, layer.input_size), "e": (2, int(np.prod(layer.output_shape)))}
+    inputs = {name: pt.tensor(name, shape=shape, dtype="float32") for name, shape in shapes.items()}
+    rates = {name: pt.scalar(name, dtype="float32") for name in ("LR", "M")}
+    layer.forward(inputs["x"], inputs["mask"], None, None)
+    layer.backward(inputs["e"])
+    updates = layer.updates(rates["LR"], rates["M"], None, None, None)
+    function = compiled(inputs | rates, layer.state, list(updates.values()))
+    values = {name: np.zeros(shape, f4) for name, shape in shapes.items()} | {"LR": LR, "M": f4(0.6999)}
+    new = dict(zip((v.name for v in updates), map(np.asarray, function(values, state)), strict=True))
+
+    update_W, update_b = f4(0.6999) * plain.update_W, f4(0.6999) * plain.update_b
+    W = plain.W + update_W
+    n = ref.column_norm(W)
+    assert (n > 0.9).any() and (n < 0.9).any()
+    expected = W * (np.clip(n, f4(0), f4(0.9)) / (f4(1e-7) + n))
+    assert (expected != W * np.clip(n, f4(0), f4(0.9)) / (f4(1e-7) + n)).any()  # the order shows
+    for name, value in (("W", expected), ("b", plain.b + update_b), ("update_W", update_W), ("update_b", update_b)):
+        np.testing.assert_array_equal(new[f"layer/{name}"], value, err_msg=name)
 
 
 def test_fixed_formats_keep_no_statistics():

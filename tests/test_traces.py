@@ -131,11 +131,9 @@ def altered(name, index, by):
     return change
 
 
-@pytest.mark.parametrize(("trace", "name", "index", "by"), [
-    ("PI4_FLP", "after01/L2/update_W/sample", 17, 1e-6),
-    ("PI4warm_HFLP", "after00/L0/W/sample", 1999, 2.0**-16)])
-def test_one_altered_number_is_found(copied, capsys, trace, name, index, by):
-    assert main([str(copied(trace, altered(name, index, by))), "--quiet"]) == 1
+def test_one_altered_number_is_found(copied, capsys):
+    change = altered("after01/L2/update_W/sample", 17, 1e-6)
+    assert main([str(copied("PI4_FLP", change)), "--quiet"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.endswith("OUT OF TOLERANCE") for line in lines] == [True, False]
     assert lines[1].endswith("1 comparisons out of tolerance")
