@@ -216,7 +216,7 @@ class Trainer:
             return *to_device(self.data.train.read(start, stop)), rows[order]
 
         with ThreadPoolExecutor(1) as reader:
-            coming = [reader.submit(load, *chunk) for chunk in [next(plan)]]
+            coming = [reader.submit(load, *first) for first in [next(plan, None)] if first]
             while coming:
                 chunk = coming.pop().result()
                 coming += [reader.submit(load, *after) for after in [next(plan, None)] if after]

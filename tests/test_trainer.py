@@ -539,3 +539,9 @@ def test_progress_is_reported_segment_by_segment():
     t = make("FXP", progress=seen.append, epochs=1, segment=3)
     fed_run(t)
     assert seen == [3, 3, 1]
+
+
+def test_reading_ahead_of_nothing_ends():
+    from trainer import Trainer
+
+    assert list(Trainer._read_ahead(None, iter([]))) == []
