@@ -34,11 +34,6 @@ def device_name():
     return f"{device.platform}: {device.device_kind}"
 
 
-def scan_pays(network):
-    """Whether to scan a segment in one program: XLA's convolutions are many times slower inside a loop on a CPU."""
-    return jax.default_backend() != "cpu" or not any(layer.W.type.ndim == 4 for layer in network.layers)
-
-
 def to_jax(inputs, shared, outputs):
     """A pure function of arrays from a PyTensor graph.
 
@@ -110,14 +105,10 @@ class TrainingProgram:
     network : model.Network
     batch_size, segment : int
     masks : "device" (drawn from the state's generator) or "given" (an argument of each call)
-    scanned : bool
-        One program loops over the segment, or (where that is slower) the host calls a one-batch program in turn. The
-        results do not depend on it, nor on the length of the segments.
     """
 
-    def __init__(self, network, batch_size, segment, masks="device", scanned=True):
+    def __init__(self, network, batch_size, segment, masks="device"):
         self.network, self.segment, self.masks = network, segment, masks
-        self.scanned = scanned
         self.compilations = 0
         inputs, updates = network.training_step(batch_size)
         self._step = to_jax(inputs, network.state, list(updates.values()))
@@ -140,12 +131,7 @@ class TrainingProgram:
             Batches of this epoch before this segment.
         masks : list of uint8 (count, batch_size, layer inputs), one a layer, for masks="given"
         """
-        if not self.scanned and len(rows) > 1:
-            for i in range(len(rows)):
-                one = slice(i, i + 1)
-                state = self(state, constants, x, t, rows[one], batches + i, masks and [m[one] for m in masks])
-            return state
-        count, missing = len(rows), (self.segment if self.scanned else 1) - len(rows)
+        count, missing = len(rows), self.segment - len(rows)
         if missing:  # one program for all lengths
             rows, *masks_ = (np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)])
                              for a in (rows, *(masks or [])))
@@ -169,16 +155,14 @@ class TrainingProgram:
             return state | dict(zip(self._updated, self._step(values, state), strict=True))
 
         with jax.default_matmul_precision("highest"):
-            if not self.scanned:
-                return batch(0, state)
             return lax.fori_loop(0, count, batch, state)
 
 
 class TestProgram:
     """The compiled test-time pass: the number of errors on a whole set in one call."""
 
-    def __init__(self, network, batch_size, scanned=True):
-        self.batch_size, self.scanned = batch_size, scanned
+    def __init__(self, network, batch_size):
+        self.batch_size = batch_size
         inputs, outputs = network.test_step(batch_size)
         self._pass = to_jax(inputs, network.state, outputs[-1:])
         self._program = jax.jit(self._count)
@@ -195,9 +179,7 @@ class TestProgram:
 
     def __call__(self, state, prop_bits, x, classes):
         """Number of wrong examples; x and classes from `arrange`."""
-        if self.scanned:
-            return int(self._program(state, prop_bits, x, classes))
-        return sum(int(self._program(state, prop_bits, x[i : i + 1], classes[i : i + 1])) for i in range(len(x)))
+        return int(self._program(state, prop_bits, x, classes))
 
     def _count(self, state, prop_bits, x, classes):
         def batch(i, errors):
@@ -206,7 +188,7 @@ class TestProgram:
             return errors + wrong.sum(dtype="int32")
 
         with jax.default_matmul_precision("highest"):
-            return lax.fori_loop(0, len(x), batch, jnp.int32(0)) if self.scanned else batch(0, jnp.int32(0))
+            return lax.fori_loop(0, len(x), batch, jnp.int32(0))
 
 
 @jax.jit

@@ -33,16 +33,17 @@ def quantize(x, nob, noib):
     return pt.clip(steps, -top, top) * ops.power_of_two(noib - nob)
 
 
-def overflow_rates(v, nob, noib):
+def overflow_rates(v, nob, noib, shape=None):
     """Fractions of the elements of v at or beyond the largest value of the format, at NOIB and at NOIB-1: float64 (2,).
 
-    Each count is divided by each dimension in turn, first dimension first, and rounded to float32 each time: the last
-    bit decides ties. In float64 because XLA replaces a division by a constant by a multiplication with its reciprocal;
-    for a float32 over an integer below 2^27, that product, rounded to float32, is the rounded quotient.
+    Each count is divided by each dimension of `shape` (by default v's) in turn, first dimension first, and rounded to
+    float32 each time: the last bit decides ties. In float64 because XLA replaces a division by a constant by a
+    multiplication with its reciprocal; for a float32 over an integer below 2^27, that product, rounded to float32, is the
+    rounded quotient.
     """
     noibs = pt.stack([noib, noib - 1])
     rates = ops.count_at_least(pt.abs(v), largest_integer(nob) * ops.power_of_two(noibs - nob)).astype("float64")
-    for n in v.type.shape:
+    for n in shape or v.type.shape:
         rates = (rates / np.float64(n)).astype("float32").astype("float64")
     return rates
 
@@ -114,10 +115,10 @@ class Signal:
         """x as the propagations see it."""
         return self.format.quantize(x, self.nob, self.noib)
 
-    def observe(self, v):
+    def observe(self, v, shape=None):
         """Take v's overflow rates at NOIB and NOIB-1 as this batch's statistics (SPEC section 6); returns v."""
         if self.format.follows_overflow:
-            self.rates = overflow_rates(v, self.stored_nob, self.noib)
+            self.rates = overflow_rates(v, self.stored_nob, self.noib, shape)
         return v
 
     def store(self, x):

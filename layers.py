@@ -18,16 +18,33 @@ def pull_back(output, gradient, *inputs):
     return pytensor.grad(None, list(inputs), known_grads={output: gradient})
 
 
+def images(v, shape):
+    """(B, maps * rows * columns), as published -> (rows, maps, columns, B), as convolutional layers compute (see `ops`)."""
+    return v.reshape((v.type.shape[0], *shape)).transpose(2, 1, 3, 0)
+
+
+def batch_first(v):
+    """(rows, maps, columns, B) -> (B, maps, rows, columns); (B, features) stays."""
+    return v.transpose(3, 1, 0, 2) if v.type.ndim == 4 else v
+
+
 def flat(v):
-    """(B, ...) -> (B, features), row-major."""
+    """(rows, maps, columns, B) -> (B, maps * rows * columns); (B, features) stays."""
+    v = batch_first(v)
     return v.reshape((v.type.shape[0], int(np.prod(v.type.shape[1:]))))
+
+
+def published_shape(v):
+    """The shape that v has in the published program, whose order decides last bits of overflow rates."""
+    return batch_first(v).type.shape
 
 
 class Layer:
     """A dropout mask, a linear map, biases and an activation, everything stored in a number format.
 
     A layer type sets `input_size` and `output_shape` (both without the batch axis) and defines `linear`,
-    `preactivate`, `activate` and, where it is not the plain derivative, the gradient of each.
+    `preactivate`, `activate` and, where it is not the plain derivative, the gradient of each. Activations are (B, features),
+    or (rows, maps, columns, B) in and between convolutional layers; axis 1 has the channels in both.
 
     Parameters
     ----------
@@ -65,8 +82,16 @@ class Layer:
         d = self.dynamics
         return [self.W, self.b, self.update_W, self.update_b, d.ranges, d.overflow, d.epoch_overflow]
 
+    def arrange_input(self, v):
+        """v, flat or as the layer below made it, as `linear` takes it."""
+        return flat(v)
+
+    def arrange_output(self, v):
+        """v, flat or as the layer above made it, as `activate` made it."""
+        return v
+
     def linear(self, x, W):
-        """x (B, input_size), W -> the linear map's output, (B, channels, ...)."""
+        """x -> the linear map's output, channels on axis 1."""
         raise NotImplementedError
 
     def preactivate(self, linear, b, quantize, training):
@@ -76,7 +101,7 @@ class Layer:
         return before, z, z
 
     def activate(self, u):
-        """u (B, channels, ...) -> y (B, *output_shape), not quantized."""
+        """u -> y, not quantized."""
         raise NotImplementedError
 
     def activation_gradient(self, g):
@@ -88,26 +113,27 @@ class Layer:
         return du
 
     def forward(self, x, mask, prop_bits, up_bits):
-        """Training pass: x and mask (1 = keep), both (B, input_size) -> quantized y (B, outputs)."""
+        """Training pass: x (any arrangement) and mask (B, input_size; 1 = keep) -> quantized y."""
         s = self.signals = self.dynamics.signals(prop_bits, up_bits)
-        self.mask = mask
+        self.mask = self.arrange_input(mask)
         self.Wq, self.bq = s["w"].quantize(s["w"].observe(self.W)), s["b"].quantize(s["b"].observe(self.b))
-        self.x = x * mask
+        self.x = self.arrange_input(x) * self.mask
         self.a = self.linear(self.x, self.Wq)
         self.before_z, self.z, self.u = self.preactivate(self.a, self.bq, s["z"].quantize, training=True)
-        s["z"].observe(self.z)
+        s["z"].observe(self.z, published_shape(self.z))
         self.y = self.activate(self.u)
-        self.fixed_y = s["y"].observe(s["y"].quantize(flat(self.y)))
-        return self.fixed_y
+        self.fixed_y = s["y"].quantize(self.y)
+        return s["y"].observe(self.fixed_y, flat(self.fixed_y).type.shape)
 
     def backward(self, e):
-        """Gradient from above (B, outputs) -> gradient of the input (B, input_size), both not quantized."""
+        """Gradient from above (any arrangement) -> gradient of the input as `linear` took it, both not quantized."""
         s = self.signals
-        e = e.reshape((e.type.shape[0], *self.output_shape))
-        self.g = s["dEdy"].observe(s["dEdy"].quantize(e))
+        self.g = s["dEdy"].quantize(self.arrange_output(e))
+        s["dEdy"].observe(self.g, published_shape(self.g))
         du = s["dEdz"].quantize(self.activation_gradient(self.g))
         db = du.sum(axis=[i for i in range(du.type.ndim) if i != 1], dtype="float32", acc_dtype="float32")
-        self.dz = s["dEdz"].observe(self.linear_gradient(du, s["dEdz"].quantize))
+        self.dz = self.linear_gradient(du, s["dEdz"].quantize)
+        s["dEdz"].observe(self.dz, published_shape(self.dz))
         e_below, dW = pull_back(self.a, self.dz, self.x, self.Wq)
         self.dW = s["dEdw"].observe(s["dEdw"].quantize(dW))
         self.db = s["dEdb"].observe(s["dEdb"].quantize(db))
@@ -133,18 +159,19 @@ class Layer:
         return signal.quantize(step)
 
     def test(self, x, prop_bits):
-        """Test-time pass: x (B, input_size) -> quantized y (B, outputs); no dropout, quantized W and b scaled."""
+        """Test-time pass: x (any arrangement) -> quantized y; no dropout, quantized W and b scaled."""
         s = self.dynamics.signals(prop_bits, prop_bits)
         scale = np.float32(self.scale)
-        a = self.linear(x, s["w"].quantize(self.W) * scale)
+        a = self.linear(self.arrange_input(x), s["w"].quantize(self.W) * scale)
         _, _, u = self.preactivate(a, s["b"].quantize(self.b) * scale, s["z"].quantize, training=False)
-        return s["y"].quantize(flat(self.activate(u)))
+        return s["y"].quantize(self.activate(u))
 
     def intermediates(self):
-        """What passed through the last `forward` and `backward`, by the names of the recorded traces."""
-        return {"fixed_W": self.Wq, "fixed_b": self.bq, "fixed_x": self.x, "z": self.before_z, "fixed_z": self.z,
-                "y": flat(self.y), "fixed_y": self.fixed_y, "fixed_dEdy": self.g, "fixed_dEdz": self.dz,
-                "fixed_dEdW": self.dW, "fixed_dEdb": self.db}
+        """What passed through the last `forward` and `backward`, by the names and in the shapes of the recorded traces."""
+        return {"fixed_W": self.Wq, "fixed_b": self.bq, "fixed_x": flat(self.x), "z": batch_first(self.before_z),
+                "fixed_z": batch_first(self.z), "y": flat(self.y), "fixed_y": flat(self.fixed_y),
+                "fixed_dEdy": batch_first(self.g), "fixed_dEdz": batch_first(self.dz), "fixed_dEdW": self.dW,
+                "fixed_dEdb": self.db}
 
 
 def uniform(rng, limit, shape):
@@ -214,8 +241,14 @@ class ConvMaxout(Layer):
         W = uniform(rng, np.sqrt(6.0 / (fan_in + fan_out)), (maps * pieces, input_shape[0], size, size))
         super().__init__(name, number_format, W, maps * pieces, **options)
 
+    def arrange_input(self, v):
+        return v if v.type.ndim == 4 else images(v, self.input_shape)
+
+    def arrange_output(self, v):
+        return v if v.type.ndim == 4 else images(v, self.output_shape)
+
     def linear(self, x, W):
-        return ops.correlate(x.reshape((x.type.shape[0], *self.input_shape)), W, self.pad)
+        return ops.correlate(x, W, self.pad)
 
     def preactivate(self, linear, b, quantize, training):
         """As published: a quantizer before pooling in training only, the biases after it."""
@@ -231,4 +264,4 @@ class ConvMaxout(Layer):
         return quantize(pull_back(self.pooled, du, self.z)[0])
 
     def intermediates(self):
-        return super().intermediates() | {"u": self.before_u, "fixed_u": self.u}
+        return super().intermediates() | {"u": batch_first(self.before_u), "fixed_u": batch_first(self.u)}

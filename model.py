@@ -7,7 +7,7 @@ import pytensor.tensor as pt
 
 import ops
 from format import FORMATS
-from layers import ConvMaxout, DenseMaxout, Softmax
+from layers import ConvMaxout, DenseMaxout, Softmax, flat
 
 N_CLASSES = 10
 
@@ -171,4 +171,4 @@ class Network:
         outputs = [x]
         for layer in self.layers:
             outputs.append(layer.test(outputs[-1], prop_bits))
-        return {"x": x, "prop_bits": prop_bits}, outputs[1:]
+        return {"x": x, "prop_bits": prop_bits}, [flat(y) for y in outputs[1:]]

@@ -111,8 +111,20 @@ class PairwiseSum(JaxOp):
         return x
 
 
+# Images are arrays of (rows, maps, columns, batch). Then R neighbouring rows are one block of memory, and each row of a
+# convolution's output is one matrix product once the columns are unfolded; everything else runs along the batch.
+
+
+def _explicit_products():
+    """On a CPU convolutions are written as matrix products, near its peak; XLA's own are slow, most of all in a loop."""
+    return jax.default_backend() == "cpu"
+
+
 class Correlation(JaxOp):
-    """Cross-correlation, stride 1, `pad` zeros a side: (B, C, H, W), (O, C, R, S) -> (B, O, H + 2 pad - R + 1, ...)."""
+    """Cross-correlation, stride 1, `pad` (< R, S) zeros a side.
+
+    (H, C, W, B), filters (O, C, R, S) -> (H + 2 pad - R + 1, O, W + 2 pad - S + 1, B).
+    """
 
     __props__ = ("pad",)
 
@@ -120,7 +132,15 @@ class Correlation(JaxOp):
         self.pad = pad
 
     def apply(self, x, W):
-        return _correlate(x, W, [self.pad, self.pad])
+        if not _explicit_products():
+            return _convolve(x, W, (self.pad, self.pad), ("HCWN", "OIHW", "HCWN"))
+        (H, _, _, B), (n_out, _, R, S) = x.shape, W.shape
+        unfolded, by_rows, rows = _unfold(x, S, self.pad), W.transpose(2, 0, 3, 1).reshape(R, n_out, -1), []
+        for h in range(H + 2 * self.pad - R + 1):
+            there, taps = _overlap(h - self.pad, R, H)
+            filters = by_rows[taps].transpose(1, 0, 2).reshape(n_out, -1)
+            rows.append(_product(filters, unfolded[there].reshape(filters.shape[1], -1)))
+        return jnp.stack(rows).reshape(len(rows), n_out, -1, B)
 
     def pullback(self, inputs, outputs, cotangents):
         x, W = inputs
@@ -129,7 +149,7 @@ class Correlation(JaxOp):
 
 
 class CorrelationInputGradient(JaxOp):
-    """The gradient of Correlation(pad) in its input: (B, O, H', W'), (O, C, R, S) -> (B, C, H, W)."""
+    """The gradient of Correlation(pad) in its input: (H', O, W', B), (O, C, R, S) -> (H, C, W, B)."""
 
     __props__ = ("pad",)
 
@@ -137,11 +157,22 @@ class CorrelationInputGradient(JaxOp):
         self.pad = pad
 
     def apply(self, dz, W):
-        return _correlate(dz, jnp.flip(W, (2, 3)).transpose(1, 0, 2, 3), [n - 1 - self.pad for n in W.shape[2:]])
+        n_out, C, R, S = W.shape
+        flipped = jnp.flip(W, (2, 3))
+        if not _explicit_products():
+            return _convolve(dz, flipped, (R - 1 - self.pad, S - 1 - self.pad), ("HCWN", "IOHW", "HCWN"))
+        height, _, width, B = dz.shape
+        by_rows, rows = flipped.transpose(2, 3, 1, 0).reshape(R, S * C, n_out), []
+        for h in range(height + R - 1 - 2 * self.pad):
+            there, taps = _overlap(h + self.pad - R + 1, R, height)
+            filters = by_rows[taps].transpose(1, 0, 2).reshape(S * C, -1)
+            row = _product(filters, dz[there].reshape(filters.shape[1], -1)).reshape(S, C, width, B)
+            rows.append(_fold(row, S - 1 - self.pad))
+        return jnp.stack(rows)
 
 
 class CorrelationFilterGradient(JaxOp):
-    """The gradient of Correlation(pad) in its filters: (B, C, H, W), (B, O, H', W') -> (O, C, R, S)."""
+    """The gradient of Correlation(pad) in its filters: (H, C, W, B), (H', O, W', B) -> (O, C, R, S)."""
 
     __props__ = ("pad",)
 
@@ -149,23 +180,50 @@ class CorrelationFilterGradient(JaxOp):
         self.pad = pad
 
     def apply(self, x, dz):
-        out = _correlate(x.transpose(1, 0, 2, 3), dz.transpose(1, 0, 2, 3), [self.pad, self.pad])
-        return out.transpose(1, 0, 2, 3)
+        if not _explicit_products():
+            return _convolve(x, dz, (self.pad, self.pad), ("HNWC", "HOWI", "CNHW"))
+        (H, C, W, _), (height, n_out, width, _) = x.shape, dz.shape
+        R, S = H + 2 * self.pad - height + 1, W + 2 * self.pad - width + 1
+        unfolded, by_rows = _unfold(x, S, self.pad), [jnp.zeros((n_out, S * C), x.dtype)] * R
+        for h in range(height):
+            there, taps = _overlap(h - self.pad, R, H)
+            gradient = dz[h].reshape(n_out, -1)
+            products = _product(gradient, unfolded[there].reshape(-1, gradient.shape[1]).T).reshape(n_out, -1, S * C)
+            for i, r in enumerate(range(R)[taps]):
+                by_rows[r] = by_rows[r] + products[:, i]
+        return jnp.stack(by_rows).reshape(R, n_out, S, C).transpose(1, 3, 0, 2)
 
 
-def _correlate(x, W, pads):
-    return lax.conv_general_dilated(
-        x,
-        W,
-        window_strides=(1, 1),
-        padding=[(n, n) for n in pads],
-        dimension_numbers=("NCHW", "OIHW", "NCHW"),
-        precision=lax.Precision.HIGHEST,
-    )
+def _convolve(x, W, pads, dimensions):
+    return lax.conv_general_dilated(x, W, (1, 1), [(n, n) for n in pads], dimension_numbers=dimensions,
+                                    precision=lax.Precision.HIGHEST)
+
+
+def _product(a, b):
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def _overlap(start, size, n):
+    """Of `size` rows from `start` on, those that are among rows 0..n-1, and which of the `size` they are: two slices."""
+    low, high = max(0, start), min(n, start + size)
+    return slice(low, high), slice(low - start, high - start)
+
+
+def _unfold(x, S, pad):
+    """Every column with the S - 1 columns after it: (H, C, W, B) -> (H, S, C, W + 2 pad - S + 1, B)."""
+    x = jnp.pad(x, [(0, 0), (0, 0), (pad, pad), (0, 0)])
+    return jnp.stack([x[:, :, s : s + x.shape[2] - S + 1] for s in range(S)], axis=1)
+
+
+def _fold(taps, pad):
+    """Sum of column w + s - pad of each tap s, for every w: (S, C, W, B) -> (C, W + 2 pad - S + 1, B)."""
+    S, _, W, _ = taps.shape
+    taps = jnp.pad(taps, [(0, 0), (0, 0), (pad, pad), (0, 0)])
+    return functools.reduce(jnp.add, [taps[s, :, s : s + W + 2 * pad - S + 1] for s in range(S)])
 
 
 class MaxPool(JaxOp):
-    """Max pooling of (B, C, H, W): ceil((n - size) / stride) + 1 windows a side, cut to the pixels there are."""
+    """Max pooling of (H, C, W, B): ceil((n - size) / stride) + 1 windows a side, cut to the pixels there are."""
 
     __props__ = ("size", "stride")
 
@@ -173,10 +231,13 @@ class MaxPool(JaxOp):
         self.size, self.stride = size, stride
 
     def apply(self, x):
-        window, strides = (1, 1, self.size, self.size), (1, 1, self.stride, self.stride)
-        # -(-a // b) is ceil(a / b); the last window may reach this far over the border.
-        over = [-(-(n - self.size) // self.stride) * self.stride + self.size - n for n in x.shape[2:]]
-        return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, [(0, 0), (0, 0), *((0, n) for n in over)])
+        for axis in (0, 2):
+            n = x.shape[axis]
+            windows = -(-(n - self.size) // self.stride) + 1  # -(-a // b) is ceil(a / b)
+            shifted = [lax.slice_in_dim(x, a, min(n, a + (windows - 1) * self.stride + 1), self.stride, axis)
+                       for a in range(self.size)]
+            x = functools.reduce(jnp.maximum, [_pad(v, -np.inf, axis, 0, windows - v.shape[axis]) for v in shifted])
+        return x
 
     def pullback(self, inputs, outputs, cotangents):
         return [MaxUnpool(self.size, self.stride)(inputs[0], outputs[0], cotangents[0])]
@@ -185,7 +246,7 @@ class MaxPool(JaxOp):
 class MaxUnpool(JaxOp):
     """The gradient of MaxPool: every pixel equal to its window's maximum gets all of that window's gradient.
 
-    x (B, C, H, W), pooled and gradient (B, C, h, w) -> (B, C, H, W); the gradients of overlapping windows add up.
+    x (H, C, W, B), pooled and gradient (h, C, w, B) -> (H, C, W, B); the gradients of overlapping windows add up.
     """
 
     __props__ = ("size", "stride")
@@ -194,26 +255,36 @@ class MaxUnpool(JaxOp):
         self.size, self.stride = size, stride
 
     def apply(self, x, pooled, gradient):
-        # Pixel i * stride + a lies in the windows i - k with k * stride + a < size: shifted copies, no scattering.
-        (batch, maps, *sides), stride = x.shape, self.stride
-        height, width = (-(-n // stride) for n in sides)
-        grid = [(0, height * stride - sides[0]), (0, width * stride - sides[1])]
-        grid = jnp.pad(x, [(0, 0), (0, 0), *grid]).reshape(batch, maps, height, stride, width, stride)
+        # Pixel i lies in the windows i // stride - k with i % stride + k * stride < size: no scattering.
+        most = (self.size - 1) // self.stride
 
-        def shifted(v, outside, k, m):
-            edges = [(0, 0, 0), (0, 0, 0), (k, height - k - v.shape[2], 0), (m, width - m - v.shape[3], 0)]
-            return lax.pad(v, np.float32(outside), edges)
+        def spread(v, outside):
+            """[k][m]: for every pixel, v of the window k rows up and m columns left, `outside` where there is none."""
+            for axis in (0, 2):
+                v = _pad(v, outside, axis, most, -(-x.shape[axis] // self.stride) - v.shape[axis])
+            v = lax.optimization_barrier(v)  # bounds are checked once, not for every pixel
+            rows = [self._repeat(v, 0, most - k, x.shape[0]) for k in range(most + 1)]
+            return [[self._repeat(r, 2, most - m, x.shape[2]) for m in range(most + 1)] for r in rows]
 
-        def gather(pixels, shifts):
-            parts = [jnp.where(pixels == shifted(pooled, np.nan, *k), shifted(gradient, 0, *k), np.float32(0))
-                     for k in shifts]
-            return sum(parts) if parts else jnp.zeros_like(pixels)
+        def inside(k, axis):
+            return jnp.arange(x.shape[axis]) % self.stride + k * self.stride < self.size
 
-        reach = [range((self.size - 1 - a) // stride + 1) for a in range(stride)]
-        rows = [jnp.stack([gather(grid[:, :, :, a, :, b], [(k, m) for k in reach[a] for m in reach[b]])
-                           for b in range(stride)], axis=-1) for a in range(stride)]
-        full = jnp.stack(rows, axis=3).reshape(batch, maps, height * stride, width * stride)
-        return full[:, :, : sides[0], : sides[1]]
+        maxima, gradients, total = spread(pooled, np.nan), spread(gradient, 0), jnp.zeros((), x.dtype)
+        for k in range(most + 1):
+            for m in range(most + 1):
+                window = inside(k, 0)[:, None, None, None] & inside(m, 2)[:, None]
+                total = total + jnp.where((x == maxima[k][m]) & window, gradients[k][m], np.float32(0))
+        return total
+
+    def _repeat(self, v, axis, start, length):
+        v = lax.slice_in_dim(v, start, start + -(-length // self.stride), axis=axis)
+        return lax.slice_in_dim(jnp.repeat(v, self.stride, axis), 0, length, axis=axis)
+
+
+def _pad(x, value, axis, before, after):
+    edges = [(0, 0, 0)] * x.ndim
+    edges[axis] = (before, after, 0)
+    return lax.pad(x, np.float32(value), edges)
 
 
 def _sum_blocks(a, stages):
@@ -263,10 +334,10 @@ def shared(value, name):
 
 
 def correlate(x, W, pad):
-    """Cross-correlation of images x (B, C, H, W) with filters W (O, C, R, S), stride 1, `pad` zeros on each side."""
+    """Cross-correlation of images x (H, C, W, B) with filters W (O, C, R, S), stride 1, `pad` zeros on each side."""
     return Correlation(pad)(x, W)
 
 
 def max_pool(x, size, stride):
-    """Max pooling of (B, C, H, W) over size x size windows; its gradient goes whole to every tie."""
+    """Max pooling of (H, C, W, B) over size x size windows; its gradient goes whole to every tie."""
     return MaxPool(size, stride)(x)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from compilation import TestProgram, TrainingProgram, mask_state, not_finite, scan_pays, to_device, to_host
+from compilation import TestProgram, TrainingProgram, mask_state, not_finite, to_device, to_host
 from model import TASKS, Network
 
 RANGE_INITIALISATION_BITS = 31
@@ -97,9 +97,8 @@ class Trainer:
         self.epoch, self.best = -1, None
         self.epochs = self.task.epochs if settings.epochs is None else settings.epochs
         self.schedule = self.task.schedule(self.epochs)
-        scanned = scan_pays(self.network)
-        self.training = TrainingProgram(self.network, self.batch_size, self.segment, masks.kind, scanned)
-        self.testing = TestProgram(self.network, self.batch_size, scanned)
+        self.training = TrainingProgram(self.network, self.batch_size, self.segment, masks.kind)
+        self.testing = TestProgram(self.network, self.batch_size)
         self.state = to_device({v.name: v.get_value() for v in self.network.state} | mask_state(settings.seed))
         self._parts = {}
 

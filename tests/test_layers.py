@@ -11,7 +11,7 @@ import pytest
 
 from compilation import compiled
 from format import FORMATS, SIGNALS
-from layers import ConvMaxout, DenseMaxout, Softmax
+from layers import ConvMaxout, DenseMaxout, Softmax, batch_first, flat
 from model import Network
 
 f4 = np.float32
@@ -256,7 +256,7 @@ def gradients(layer, x, mask, e):
     bits = pt.iscalar("bits")
     layer.forward(inputs["x"], inputs["mask"], bits, bits)
     e_below = layer.backward(inputs["e"])
-    function = compiled(inputs | {"bits": bits}, layer.state, [layer.dz, layer.dW, layer.db, e_below])
+    function = compiled(inputs | {"bits": bits}, layer.state, [batch_first(layer.dz), layer.dW, layer.db, flat(e_below)])
     state = {v.name: v.get_value() for v in layer.state}
     return [np.asarray(v) for v in function({"x": x, "mask": mask, "e": e, "bits": np.int32(15)}, state)]
 

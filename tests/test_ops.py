@@ -219,15 +219,25 @@ def test_counts_in_a_loop(shape):
 
 # --------------------------------------------------------------------------------------------------- convolution
 
+def rows_first(x):
+    """(B, C, H, W) -> (H, C, W, B)."""
+    return x.transpose(2, 1, 3, 0)
+
+
+def batch_first(x):
+    """(H, C, W, B) -> (B, C, H, W)."""
+    return x.transpose(3, 1, 0, 2)
+
+
 @cache
 def correlation(pad):
-    return lambda x, W: ops.correlate(x, W, pad)
+    return lambda x, W: batch_first(ops.correlate(rows_first(x), W, pad))
 
 
 @cache
 def correlation_and_gradients(pad):
     def graph(x, W, dz):
-        z = ops.correlate(x, W, pad)
+        z = batch_first(ops.correlate(rows_first(x), W, pad))
         return z, *grad(None, [x, W], known_grads={z: dz})
 
     return graph
@@ -245,6 +255,23 @@ def test_correlation_and_its_gradients(images, filters, pad, run):
     np.testing.assert_array_equal(z, expected)
     for computed, plain in zip((dx, dW), ref.correlate_gradients(x, W, dz, pad), strict=True):
         np.testing.assert_array_equal(computed, plain)
+
+
+@pytest.mark.parametrize("pad", [0, 1, 3])
+def test_both_ways_to_compute_a_correlation(monkeypatch, pad):
+    """XLA's convolution, which other devices use, and the products of rows are the same function of the same arrays."""
+    rng = np.random.RandomState(pad)
+    x, W = rng.randint(-8, 9, (6, 3, 7, 4)).astype(f4), rng.randint(-8, 9, (5, 3, 4, 5)).astype(f4)
+    dz = rng.randint(-8, 9, (6 + 2 * pad - 3, 5, 7 + 2 * pad - 4, 4)).astype(f4)
+    calls = [(ops.Correlation(pad), x, W), (ops.CorrelationInputGradient(pad), dz, W),
+             (ops.CorrelationFilterGradient(pad), x, dz)]
+    results = []
+    for explicit in (True, False):
+        monkeypatch.setattr(ops, "_explicit_products", lambda explicit=explicit: explicit)
+        results.append([np.asarray(op.apply(*arrays)) for op, *arrays in calls])
+    for products, convolution in zip(*results, strict=True):
+        assert products.any()
+        np.testing.assert_array_equal(products, convolution)
 
 
 def test_correlation_by_hand():
@@ -266,7 +293,7 @@ def test_correlation_is_computed_in_full_precision():
 @cache
 def pooling(size, stride):
     def graph(x, g):
-        pooled = ops.max_pool(x, size, stride)
+        pooled = batch_first(ops.max_pool(rows_first(x), size, stride))
         return pooled, grad(None, [x], known_grads={pooled: g})[0]
 
     return graph

@@ -13,7 +13,6 @@ import pytest
 
 import compilation
 import model
-import trainer as trainer_module
 from compilation import TrainingProgram, mask_state, to_device, to_host
 from datasets import ArrayPart, Dataset
 from layers import DenseMaxout, Softmax
@@ -72,11 +71,9 @@ def data(n_train=38, n_valid=13, n_test=11, seed=0):
     return Dataset("small", part(n_train), part(n_valid), part(n_test), {})
 
 
-def make(number_format="DFXP", dataset=None, segment=3, scanned=True, progress=None, task="SMALL", **options):
+def make(number_format="DFXP", dataset=None, segment=3, progress=None, task="SMALL", **options):
     settings = Settings(task, number_format, **(BITS | {"epochs": 3} | options))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer_module, "scan_pays", lambda network: scanned)
-        return Trainer(settings, dataset or data(), segment=segment, progress=progress)
+    return Trainer(settings, dataset or data(), segment=segment, progress=progress)
 
 
 def without_times(record):
@@ -239,25 +236,25 @@ def test_nothing_recompiles(followed):
 # ---------------------------------------------------------------------------------------- how segments are cut
 
 @cache
-def float_run(segment, scanned):
+def float_run(segment):
     """Records and final snapshot of a float32 run with device masks, in segments of this length."""
-    t = make("FLP", segment=segment, scanned=scanned, epochs=2)
+    t = make("FLP", segment=segment, epochs=2)
     records = run(t)
     assert t.training.compilations == 1
     return records, t.snapshot()[0]
 
 
-@pytest.mark.parametrize(("segment", "scanned"), [(1, True), (100, True), (7, False)])
-def test_results_do_not_depend_on_how_segments_are_run(segment, scanned):
-    records, snapshot = float_run(segment, scanned)
-    usual_records, usual = float_run(7, True)
+@pytest.mark.parametrize("segment", [1, 100])
+def test_results_do_not_depend_on_how_segments_are_cut(segment):
+    records, snapshot = float_run(segment)
+    usual_records, usual = float_run(7)
     assert records == usual_records
     assert_same_arrays(snapshot, usual)
     assert len(records) == 3 and any(snapshot["layer1/W"].ravel())
 
 
 def test_ranges_and_published_streams_do_not_either(followed):
-    t = make(segment=100, scanned=False, streams="published", epochs=2)
+    t = make(segment=100, streams="published", epochs=2)
     assert run(t) == followed.records
     assert_same_arrays(t.snapshot()[0], followed.program[2])
 
@@ -272,12 +269,11 @@ def test_all_examples_are_evaluated(followed):
             assert wrong == pytest.approx(round(wrong), abs=1e-9) and 0 <= wrong <= n
 
 
-@pytest.mark.parametrize("scanned", [True, False])
-def test_errors_are_counted_in_the_last_partial_batch_alone(scanned):
+def test_errors_are_counted_in_the_last_partial_batch_alone():
     """An untrained network answers 0: with zeros as labels but in the last rows, only those are wrong."""
     t, labels = make("FXP"), np.zeros(13, int)
     labels[-2:] = 4
-    testing = compilation.TestProgram(t.network, B, scanned)
+    testing = compilation.TestProgram(t.network, B)
     x = data().valid.x
     assert testing(t.state, np.int32(9), *testing.arrange(x, np.eye(10, dtype=f4)[labels])) == 2
     assert testing(t.state, np.int32(9), *testing.arrange(x, np.eye(10, dtype=f4)[(labels == 0) * 3])) == 11

@@ -181,7 +181,7 @@ def replay(trace, report, resync=False):
         inputs = {name: file[name] for name in file.files}
     masks = [np.unpackbits(trace[f"mask/L{k}/packed"], axis=1)[:, :width].reshape(-1, B, width)
              for k, width in enumerate(m["mask_widths"])]
-    program = compilation.TrainingProgram(network, B, 1, masks="given", scanned=compilation.scan_pays(network))
+    program = compilation.TrainingProgram(network, B, 1, masks="given")
     x, t = compilation.to_device((inputs["x_train"], inputs["y_train"]))
     constants = {"LR": np.float32(m["LR"]), "M": np.float32(m["M"]), "prop_bits": np.int32(m["comp_precision"]),
                  "up_bits": np.int32(m["update_precision"]), "frequency": np.int32(m["range_update_frequency"] or NEVER),
