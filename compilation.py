@@ -13,7 +13,7 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from pytensor.link.jax.dispatch import jax_funcify
 
-import ops  # noqa: F401  (the Ops' JAX code)
+import ops
 from runs import RunError
 
 
@@ -145,7 +145,7 @@ class TrainingProgram:
             if self.masks == "device":
                 key = jax.random.wrap_key_data(state["masks/key"], impl="threefry2x32")
                 key = jax.random.fold_in(key, state["masks/batches"])
-                drawn = [dropout_mask(jax.random.fold_in(key, k), layer.p, shape)
+                drawn = [ops.keep(dropout_mask(jax.random.fold_in(key, k), layer.p, shape))
                          for k, (layer, shape) in enumerate(zip(self.network.layers, self._shapes, strict=True))]
                 state = state | {"masks/batches": state["masks/batches"] + np.uint32(1)}
             else:
@@ -199,3 +199,20 @@ def _finite(state):
 def not_finite(state, names):
     """Those of the named state arrays that hold a NaN or an infinity."""
     return [name for name, good in _finite({n: state[n] for n in names}).items() if not good]
+
+
+def wait(tree):
+    """The same device arrays, computed."""
+    return jax.block_until_ready(tree)
+
+
+def peak_memory():
+    """The most device memory so far in GiB; None where the device does not count it."""
+    return ((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use") or 0) / 2**30 or None
+
+
+def matrix_products(operands):
+    """A function that multiplies all pairs (a, b, ...) on the device, in full precision, and waits."""
+    operands = to_device([pair[:2] for pair in operands])
+    program = jax.jit(lambda pairs: [jnp.matmul(a, b, precision="highest") for a, b in pairs])
+    return lambda: wait(program(operands))

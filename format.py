@@ -113,7 +113,7 @@ class Signal:
 
     def quantize(self, x):
         """x as the propagations see it."""
-        return self.format.quantize(x, self.nob, self.noib)
+        return ops.stored(self.format.quantize(x, self.nob, self.noib))
 
     def observe(self, v, shape=None):
         """Take v's overflow rates at NOIB and NOIB-1 as this batch's statistics (SPEC section 6); returns v."""
@@ -123,7 +123,7 @@ class Signal:
 
     def store(self, x):
         """x as it is kept from batch to batch."""
-        return self.format.quantize(x, self.stored_nob, self.noib)
+        return ops.stored(self.format.quantize(x, self.stored_nob, self.noib))
 
 
 class Ranges:

@@ -14,6 +14,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.jax.dispatch import jax_funcify
@@ -75,6 +76,29 @@ class HalfPrecision(JaxOp):
         return jnp.where(jnp.abs(x) < np.float32(2.0**-14), subnormal, lax.reduce_precision(x, 5, 10))
 
 
+@jax.jit
+def _same(x):
+    return x
+
+
+def keep(x):
+    """x, computed once: XLA's CPU code would compute it again in everything that uses it, optimization_barrier or not.
+
+    XLA leaves a call that must not be inlined alone, and gives it its argument in memory. It costs nothing else.
+    """
+    if jax.default_backend() != "cpu":
+        return x
+    with set_xla_metadata(inlineable="false"):
+        return _same(x)
+
+
+class Stored(JaxOp):
+    """The tensor itself, computed once and kept in memory."""
+
+    def apply(self, x):
+        return keep(x)
+
+
 class PowerOfTwo(JaxOp):
     """int32 n -> 2^n, exact, float32; n is cut to -126..126, where both 2^n and 2^-n are normal numbers."""
 
@@ -111,8 +135,11 @@ class PairwiseSum(JaxOp):
         return x
 
 
-# Images are arrays of (rows, maps, columns, batch). Then R neighbouring rows are one block of memory, and each row of a
-# convolution's output is one matrix product once the columns are unfolded; everything else runs along the batch.
+# Images are arrays of (rows, maps, columns, batch). Then R neighbouring rows of one column are the operand of a matrix
+# product as they stand, and everything else runs along the batch.
+
+
+FEW_MAPS = 8  # up to here matrix products would be short and the columns are unfolded
 
 
 def _explicit_products():
@@ -134,13 +161,19 @@ class Correlation(JaxOp):
     def apply(self, x, W):
         if not _explicit_products():
             return _convolve(x, W, (self.pad, self.pad), ("HCWN", "OIHW", "HCWN"))
-        (H, _, _, B), (n_out, _, R, S) = x.shape, W.shape
-        unfolded, by_rows, rows = _unfold(x, S, self.pad), W.transpose(2, 0, 3, 1).reshape(R, n_out, -1), []
+        pad, (n_out, C, R, S) = self.pad, W.shape
+        if C <= FEW_MAPS:
+            x, W, pad = _unfold(x, S, pad), W.transpose(0, 3, 1, 2).reshape(n_out, S * C, R, 1), 0
+        (H, _, _, B), by_taps, rows = x.shape, W.transpose(3, 0, 2, 1), []
+        width = x.shape[2] + 2 * pad - W.shape[3] + 1
         for h in range(H + 2 * self.pad - R + 1):
-            there, taps = _overlap(h - self.pad, R, H)
-            filters = by_rows[taps].transpose(1, 0, 2).reshape(n_out, -1)
-            rows.append(_product(filters, unfolded[there].reshape(filters.shape[1], -1)))
-        return jnp.stack(rows).reshape(len(rows), n_out, -1, B)
+            there, r = _overlap(h - self.pad, R, H)
+            row = jnp.zeros((n_out, width, B), x.dtype)
+            for s, columns, outputs in _taps(W.shape[3], pad, x.shape[2], width):
+                product = _product(by_taps[s, :, r].reshape(n_out, -1), _matrix(x[there, :, columns]))
+                row = row + _pad(product.reshape(n_out, -1, B), 0, 1, outputs.start, width - outputs.stop)
+            rows.append(row)
+        return jnp.stack(rows)
 
     def pullback(self, inputs, outputs, cotangents):
         x, W = inputs
@@ -166,7 +199,7 @@ class CorrelationInputGradient(JaxOp):
         for h in range(height + R - 1 - 2 * self.pad):
             there, taps = _overlap(h + self.pad - R + 1, R, height)
             filters = by_rows[taps].transpose(1, 0, 2).reshape(S * C, -1)
-            row = _product(filters, dz[there].reshape(filters.shape[1], -1)).reshape(S, C, width, B)
+            row = _product(filters, _matrix(dz[there])).reshape(S, C, width, B)
             rows.append(_fold(row, S - 1 - self.pad))
         return jnp.stack(rows)
 
@@ -184,14 +217,19 @@ class CorrelationFilterGradient(JaxOp):
             return _convolve(x, dz, (self.pad, self.pad), ("HNWC", "HOWI", "CNHW"))
         (H, C, W, _), (height, n_out, width, _) = x.shape, dz.shape
         R, S = H + 2 * self.pad - height + 1, W + 2 * self.pad - width + 1
-        unfolded, by_rows = _unfold(x, S, self.pad), [jnp.zeros((n_out, S * C), x.dtype)] * R
+        few = C <= FEW_MAPS
+        if few:
+            x = _unfold(x, S, self.pad)
+        taps, pad = (1, 0) if few else (S, self.pad)
+        gradients = [[jnp.zeros((x.shape[1], n_out), x.dtype)] * taps for _ in range(R)]
         for h in range(height):
-            there, taps = _overlap(h - self.pad, R, H)
-            gradient = dz[h].reshape(n_out, -1)
-            products = _product(gradient, unfolded[there].reshape(-1, gradient.shape[1]).T).reshape(n_out, -1, S * C)
-            for i, r in enumerate(range(R)[taps]):
-                by_rows[r] = by_rows[r] + products[:, i]
-        return jnp.stack(by_rows).reshape(R, n_out, S, C).transpose(1, 3, 0, 2)
+            there, rows = _overlap(h - self.pad, R, H)
+            for s, columns, outputs in _taps(taps, pad, x.shape[2], width):
+                product = _product(_matrix(x[there, :, columns]), dz[h, :, outputs].reshape(n_out, -1).T)
+                for r, part in zip(range(R)[rows], product.reshape(-1, *gradients[0][0].shape), strict=True):
+                    gradients[r][s] = gradients[r][s] + part
+        gradients = jnp.stack([jnp.stack(row) for row in gradients])
+        return gradients.reshape(R, S, C, n_out).transpose(3, 2, 0, 1)
 
 
 def _convolve(x, W, pads, dimensions):
@@ -209,10 +247,23 @@ def _overlap(start, size, n):
     return slice(low, high), slice(low - start, high - start)
 
 
+def _taps(taps, pad, n, n_out):
+    """(tap, input columns under it, output columns they belong to) of each tap that has any: slices of 0..n-1, 0..n_out-1."""
+    for s in range(taps):
+        columns, outputs = _overlap(s - pad, n_out, n)
+        if columns.start < columns.stop:
+            yield s, columns, outputs
+
+
+def _matrix(x):
+    """(rows, maps, columns, batch) -> (rows * maps, columns * batch)."""
+    return x.reshape(x.shape[0] * x.shape[1], -1)
+
+
 def _unfold(x, S, pad):
-    """Every column with the S - 1 columns after it: (H, C, W, B) -> (H, S, C, W + 2 pad - S + 1, B)."""
+    """The S columns under a filter as maps: (H, C, W, B) -> (H, S * C, W + 2 pad - S + 1, B)."""
     x = jnp.pad(x, [(0, 0), (0, 0), (pad, pad), (0, 0)])
-    return jnp.stack([x[:, :, s : s + x.shape[2] - S + 1] for s in range(S)], axis=1)
+    return jnp.concatenate([x[:, :, s : s + x.shape[2] - S + 1] for s in range(S)], axis=1)
 
 
 def _fold(taps, pad):
@@ -262,7 +313,7 @@ class MaxUnpool(JaxOp):
             """[k][m]: for every pixel, v of the window k rows up and m columns left, `outside` where there is none."""
             for axis in (0, 2):
                 v = _pad(v, outside, axis, most, -(-x.shape[axis] // self.stride) - v.shape[axis])
-            v = lax.optimization_barrier(v)  # bounds are checked once, not for every pixel
+            v = keep(v)  # bounds are checked once, not for every pixel
             rows = [self._repeat(v, 0, most - k, x.shape[0]) for k in range(most + 1)]
             return [[self._repeat(r, 2, most - m, x.shape[2]) for m in range(most + 1)] for r in rows]
 
@@ -320,6 +371,7 @@ class CountAtLeast(JaxOp):
 
 round_half_away_from_zero = RoundHalfAwayFromZero()
 half_precision = HalfPrecision()
+stored = Stored()
 power_of_two = PowerOfTwo()
 rounded_product = RoundedProduct()
 rounded_quotient = RoundedQuotient()

@@ -258,10 +258,11 @@ def test_correlation_and_its_gradients(images, filters, pad, run):
 
 
 @pytest.mark.parametrize("pad", [0, 1, 3])
-def test_both_ways_to_compute_a_correlation(monkeypatch, pad):
+@pytest.mark.parametrize("maps", [1, ops.FEW_MAPS, ops.FEW_MAPS + 1])
+def test_both_ways_to_compute_a_correlation(monkeypatch, maps, pad):
     """XLA's convolution, which other devices use, and the products of rows are the same function of the same arrays."""
     rng = np.random.RandomState(pad)
-    x, W = rng.randint(-8, 9, (6, 3, 7, 4)).astype(f4), rng.randint(-8, 9, (5, 3, 4, 5)).astype(f4)
+    x, W = rng.randint(-8, 9, (6, maps, 7, 4)).astype(f4), rng.randint(-8, 9, (5, maps, 4, 5)).astype(f4)
     dz = rng.randint(-8, 9, (6 + 2 * pad - 3, 5, 7 + 2 * pad - 4, 4)).astype(f4)
     calls = [(ops.Correlation(pad), x, W), (ops.CorrelationInputGradient(pad), dz, W),
              (ops.CorrelationFilterGradient(pad), x, dz)]
