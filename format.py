@@ -33,18 +33,27 @@ def quantize(x, nob, noib):
     return pt.clip(steps, -top, top) * ops.power_of_two(noib - nob)
 
 
-def overflow_rates(v, nob, noib, shape=None):
-    """Fractions of the elements of v at or beyond the largest value of the format, at NOIB and at NOIB-1: float64 (2,).
+def overflow_thresholds(nob, noib):
+    """The largest values of a format at NOIB and at NOIB-1: int32 (n,), int32 (n,) -> float32 (n, 2)."""
+    noibs = pt.stack([noib, noib - 1], axis=1)
+    return ops.stored(largest_integer(nob)[:, None] * ops.power_of_two(noibs - nob[:, None]))
 
-    Each count is divided by each dimension of `shape` (by default v's) in turn, first dimension first, and rounded to
-    float32 each time: the last bit decides ties. In float64 because XLA replaces a division by a constant by a
-    multiplication with its reciprocal; for a float32 over an integer below 2^27, that product, rounded to float32, is the
-    rounded quotient.
+
+def overflow_rates(counts, shapes):
+    """Overflow rates of n tensors, float64 (n, 2).
+
+    counts : int32 (n, 2)
+        How many elements of each are at or beyond its two thresholds.
+    shapes : n tuples
+        The shapes of the tensors. Each count is divided by each dimension in turn, first dimension first, and rounded to
+        float32 each time: the last bit decides ties. In float64 because XLA replaces a division by a constant by a
+        multiplication with its reciprocal; for a float32 over an integer below 2^27, that product, rounded to float32,
+        is the rounded quotient.
     """
-    noibs = pt.stack([noib, noib - 1])
-    rates = ops.count_at_least(pt.abs(v), largest_integer(nob) * ops.power_of_two(noibs - nob)).astype("float64")
-    for n in shape or v.type.shape:
-        rates = (rates / np.float64(n)).astype("float32").astype("float64")
+    rates = counts.astype("float64")
+    for k in range(max(map(len, shapes))):
+        dimension = np.array([[shape[k] if k < len(shape) else 1] for shape in shapes], "float64")
+        rates = (rates / dimension).astype("float32").astype("float64")
     return rates
 
 
@@ -95,7 +104,7 @@ SIGNALS = ("z", "dEdz", "y", "dEdy", "w", "b", "dEdw", "dEdb", "update_w", "upda
 
 
 class Signal:
-    """One stored quantity of a layer: its bit-width, its range and, in DFXP, its overflow rates in this batch.
+    """One stored quantity of a layer: its bit-width, its range and, in DFXP, how much of it overflowed in this batch.
 
     Parameters
     ----------
@@ -104,21 +113,27 @@ class Signal:
         The range, and the bit-width it is computed with.
     stored_nob : int32 scalar variable
         The bit-width it is stored with, where that differs: parameters are used at prop bits and stored at up bits.
+    thresholds : float32 (2,) variable
+        Its row of `overflow_thresholds`, for DFXP.
     """
 
-    def __init__(self, number_format, noib, nob, stored_nob=None):
-        self.format, self.noib, self.nob = number_format, noib, nob
-        self.stored_nob = nob if stored_nob is None else stored_nob
-        self.rates = None
+    def __init__(self, number_format, noib, nob, stored_nob, thresholds=None):
+        self.format, self.noib, self.nob, self.stored_nob = number_format, noib, nob, stored_nob
+        self.thresholds = thresholds
+        self.counts = self.shape = None
 
     def quantize(self, x):
         """x as the propagations see it."""
         return ops.stored(self.format.quantize(x, self.nob, self.noib))
 
     def observe(self, v, shape=None):
-        """Take v's overflow rates at NOIB and NOIB-1 as this batch's statistics (SPEC section 6); returns v."""
-        if self.format.follows_overflow:
-            self.rates = overflow_rates(v, self.stored_nob, self.noib, shape)
+        """Count v's overflows at NOIB and NOIB-1 (SPEC section 6); returns v.
+
+        shape : the shape of v in the published program, where that differs.
+        """
+        if self.thresholds is not None:
+            self.counts = ops.count_at_least(pt.abs(v), self.thresholds)
+            self.shape = shape or v.type.shape
         return v
 
     def store(self, x):
@@ -141,8 +156,12 @@ class Ranges:
 
     def signals(self, prop_bits, up_bits):
         """This batch's signals by name; w and b are stored at up_bits, everything else at prop_bits."""
-        return {name: Signal(self.format, self.ranges[i], prop_bits, up_bits if name in ("w", "b") else None)
-                for i, name in enumerate(SIGNALS)}
+        thresholds = [None] * len(SIGNALS)
+        if self.format.follows_overflow:
+            nobs = pt.stack([up_bits if name in ("w", "b") else prop_bits for name in SIGNALS])
+            thresholds = overflow_thresholds(nobs, self.ranges)
+        return {name: Signal(self.format, self.ranges[i], prop_bits, up_bits if name in ("w", "b") else prop_bits,
+                             thresholds[i]) for i, name in enumerate(SIGNALS)}
 
     def updates(self, signals, update_due, frequency, max_overflow):
         """New values of the shared variables after a batch: accumulate, and move the ranges when an update is due.
@@ -151,7 +170,8 @@ class Ranges:
         """
         if not self.format.follows_overflow:
             return {}
-        rates = pt.stack([signals[name].rates for name in SIGNALS], axis=1)
+        observed = [signals[name] for name in SIGNALS]
+        rates = overflow_rates(pt.stack([s.counts for s in observed]), [s.shape for s in observed]).T
         overflow = self.overflow + rates
         mean = ops.rounded_quotient(overflow, frequency.astype("float64"))
         moved = next_range(self.ranges, mean[0], mean[1], max_overflow)

@@ -164,16 +164,16 @@ class Correlation(JaxOp):
         pad, (n_out, C, R, S) = self.pad, W.shape
         if C <= FEW_MAPS:
             x, W, pad = _unfold(x, S, pad), W.transpose(0, 3, 1, 2).reshape(n_out, S * C, R, 1), 0
-        (H, _, _, B), by_taps, rows = x.shape, W.transpose(3, 0, 2, 1), []
-        width = x.shape[2] + 2 * pad - W.shape[3] + 1
-        for h in range(H + 2 * self.pad - R + 1):
-            there, r = _overlap(h - self.pad, R, H)
-            row = jnp.zeros((n_out, width, B), x.dtype)
+        by_taps, width = W.transpose(3, 0, 2, 1), x.shape[2] + 2 * pad - W.shape[3] + 1
+
+        def row(image, r):
+            total = jnp.zeros((n_out, width, x.shape[3]), x.dtype)
             for s, columns, outputs in _taps(W.shape[3], pad, x.shape[2], width):
-                product = _product(by_taps[s, :, r].reshape(n_out, -1), _matrix(x[there, :, columns]))
-                row = row + _pad(product.reshape(n_out, -1, B), 0, 1, outputs.start, width - outputs.stop)
-            rows.append(row)
-        return jnp.stack(rows)
+                product = _product(by_taps[s, :, r].reshape(n_out, -1), _matrix(image[:, :, columns]))
+                total += _pad(product.reshape(n_out, -1, x.shape[3]), 0, 1, outputs.start, width - outputs.stop)
+            return total
+
+        return _map_rows(row, x, len(x) + 2 * self.pad - R + 1, -self.pad, R)
 
     def pullback(self, inputs, outputs, cotangents):
         x, W = inputs
@@ -195,13 +195,13 @@ class CorrelationInputGradient(JaxOp):
         if not _explicit_products():
             return _convolve(dz, flipped, (R - 1 - self.pad, S - 1 - self.pad), ("HCWN", "IOHW", "HCWN"))
         height, _, width, B = dz.shape
-        by_rows, rows = flipped.transpose(2, 3, 1, 0).reshape(R, S * C, n_out), []
-        for h in range(height + R - 1 - 2 * self.pad):
-            there, taps = _overlap(h + self.pad - R + 1, R, height)
-            filters = by_rows[taps].transpose(1, 0, 2).reshape(S * C, -1)
-            row = _product(filters, _matrix(dz[there])).reshape(S, C, width, B)
-            rows.append(_fold(row, S - 1 - self.pad))
-        return jnp.stack(rows)
+        by_rows = flipped.transpose(2, 3, 1, 0).reshape(R, S * C, n_out)
+
+        def row(gradient, r):
+            filters = by_rows[r].transpose(1, 0, 2).reshape(S * C, -1)
+            return _fold(_product(filters, _matrix(gradient)).reshape(S, C, width, B), S - 1 - self.pad)
+
+        return _map_rows(row, dz, height + R - 1 - 2 * self.pad, self.pad - R + 1, R)
 
 
 class CorrelationFilterGradient(JaxOp):
@@ -221,15 +221,25 @@ class CorrelationFilterGradient(JaxOp):
         if few:
             x = _unfold(x, S, self.pad)
         taps, pad = (1, 0) if few else (S, self.pad)
-        gradients = [[jnp.zeros((x.shape[1], n_out), x.dtype)] * taps for _ in range(R)]
-        for h in range(height):
-            there, rows = _overlap(h - self.pad, R, H)
+        maps = x.shape[1]
+
+        def add_row(h, totals, image, r):
+            gradient, totals = lax.dynamic_index_in_dim(dz, h, keepdims=False), list(totals)
             for s, columns, outputs in _taps(taps, pad, x.shape[2], width):
-                product = _product(_matrix(x[there, :, columns]), dz[h, :, outputs].reshape(n_out, -1).T)
-                for r, part in zip(range(R)[rows], product.reshape(-1, *gradients[0][0].shape), strict=True):
-                    gradients[r][s] = gradients[r][s] + part
-        gradients = jnp.stack([jnp.stack(row) for row in gradients])
-        return gradients.reshape(R, S, C, n_out).transpose(3, 2, 0, 1)
+                product = _product(_matrix(image[:, :, columns]), gradient[:, outputs].reshape(n_out, -1).T)
+                totals[s] += _pad(product.reshape(-1, maps, n_out), 0, 0, r.start, R - r.stop)
+            return totals
+
+        totals = [jnp.zeros((R, maps, n_out), x.dtype)] * taps
+        first, last = _inner_rows(height, -self.pad, R, H)
+        for h in range(first):
+            totals = add_row(h, totals, *_block(x, h - self.pad, R))
+        if last > first:
+            totals = lax.fori_loop(np.int32(first), np.int32(last), lambda h, totals: add_row(
+                h, totals, lax.dynamic_slice_in_dim(x, h - self.pad, R), slice(0, R)), totals)
+        for h in range(last, height):
+            totals = add_row(h, totals, *_block(x, h - self.pad, R))
+        return jnp.stack(totals, axis=1).reshape(R, S, C, n_out).transpose(3, 2, 0, 1)
 
 
 def _convolve(x, W, pads, dimensions):
@@ -245,6 +255,30 @@ def _overlap(start, size, n):
     """Of `size` rows from `start` on, those that are among rows 0..n-1, and which of the `size` they are: two slices."""
     low, high = max(0, start), min(n, start + size)
     return slice(low, high), slice(low - start, high - start)
+
+
+def _block(x, start, size):
+    """Those of `size` rows of x from `start` on that exist, and which of the `size` they are."""
+    there, taps = _overlap(start, size, len(x))
+    return x[there], taps
+
+
+def _inner_rows(count, offset, size, n):
+    """The h of 0..count-1 with h + offset .. h + offset + size - 1 all among 0..n-1: the first, and behind the last."""
+    first = min(count, max(0, -offset))
+    return first, max(first, min(count, n - size - offset + 1))
+
+
+def _map_rows(row, x, count, offset, size):
+    """row(block, taps) for h = 0..count-1, stacked: `size` rows of x from h + offset on, as far as they exist (see `_block`).
+
+    The rows whose blocks are complete share one piece of code, in a loop.
+    """
+    first, last = _inner_rows(count, offset, size, len(x))
+    edges = {h: row(*_block(x, h + offset, size))[None] for h in (*range(first), *range(last, count))}
+    inner = [lax.map(lambda h: row(lax.dynamic_slice_in_dim(x, h + offset, size), slice(0, size)),
+                     jnp.arange(first, last, dtype="int32"))] if last > first else []
+    return jnp.concatenate([*(edges[h] for h in range(first)), *inner, *(edges[h] for h in range(last, count))])
 
 
 def _taps(taps, pad, n, n_out):

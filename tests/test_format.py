@@ -47,8 +47,16 @@ def quantize(x, nob, noib):
     return program(number_formats.quantize, x.shape, *BITS)(x, nob=np.int32(nob), noib=np.int32(noib))
 
 
+def rates_of(v, nob, noib):
+    """The graph of one signal's overflow rates, as Signal and Ranges put it together."""
+    thresholds = number_formats.overflow_thresholds(pt.stack([nob]), pt.stack([noib]))
+    signal = number_formats.Signal(FORMATS["DFXP"], noib, nob, nob, thresholds[0])
+    assert signal.observe(v) is v
+    return number_formats.overflow_rates(pt.stack([signal.counts]), [signal.shape])[0]
+
+
 def overflow_rates(v, nob, noib):
-    return program(number_formats.overflow_rates, v.shape, *BITS)(v, nob=np.int32(nob), noib=np.int32(noib))
+    return program(rates_of, v.shape, *BITS)(v, nob=np.int32(nob), noib=np.int32(noib))
 
 
 def half(x):
