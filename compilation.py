@@ -4,6 +4,12 @@ The state of a run is a dict of device arrays named after the shared variables (
 segment and never visits the host in between. `ops` and this module are the only ones that know JAX.
 """
 
+import hashlib
+import os
+import platform
+import warnings
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,10 +34,39 @@ def select_device(name):
         raise RunError(f"JAX finds no {name} ({why}); install requirements-cuda.txt or use --device cpu") from None
 
 
+def keep_programs():
+    """Keep compiled programs in $XDG_CACHE_HOME/deep-learning-storage (~/.cache), so that the next run starts at once.
+
+    One folder for each kind of processor, as a home may be shared. JAX_COMPILATION_CACHE_DIR names another, and where
+    nothing can be written nothing is kept.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "deep-learning-storage"
+        try:
+            described = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+            features = "".join(line for line in described if line.startswith(("model name", "flags", "Features")))
+        except OSError:
+            features = platform.machine() + platform.processor()
+        folder /= f"programs-{hashlib.sha256(features.encode()).hexdigest()[:12]}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, RuntimeError):
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    # A program that cannot be kept, or that was damaged, is compiled: nothing to tell.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+
+
 def device_name():
     """The device in use, for the record."""
     device = jax.devices()[0]
     return f"{device.platform}: {device.device_kind}"
+
+
+def tf32_pays():
+    """Whether products of TF32 numbers are faster here: then narrow formats have a program of their own (see `ops`)."""
+    return jax.default_backend() != "cpu"
 
 
 def to_jax(inputs, shared, outputs):
@@ -114,7 +149,7 @@ class TrainingProgram:
         self._step = to_jax(inputs, network.state, list(updates.values()))
         self._updated = [v.name for v in updates]
         self._shapes = [(batch_size, layer.input_size) for layer in network.layers]
-        self._program = jax.jit(self._run, donate_argnums=0)
+        self._program = jax.jit(self._run, donate_argnums=0, static_argnames="narrow")
 
     def __call__(self, state, constants, x, t, rows, batches, masks=None):
         """Train on a segment; `state` is consumed and its successor returned.
@@ -136,9 +171,10 @@ class TrainingProgram:
             rows, *masks_ = (np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)])
                              for a in (rows, *(masks or [])))
             masks = masks and masks_
-        return self._program(state, constants, x, t, rows, np.int32(batches), np.int32(count), masks)
+        narrow = tf32_pays() and self.network.format.significant_bits(int(constants["prop_bits"])) <= ops.TF32_BITS
+        return self._program(state, constants, x, t, rows, np.int32(batches), np.int32(count), masks, narrow=narrow)
 
-    def _run(self, state, constants, x, t, rows, batches, count, masks):
+    def _run(self, state, constants, x, t, rows, batches, count, masks, narrow=False):
         self.compilations += 1
 
         def batch(i, state):
@@ -154,7 +190,7 @@ class TrainingProgram:
             values |= {f"mask{k}": mask for k, mask in enumerate(drawn)}
             return state | dict(zip(self._updated, self._step(values, state), strict=True))
 
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision("highest"), ops.narrow_operands(narrow):
             return lax.fori_loop(0, count, batch, state)
 
 

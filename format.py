@@ -71,12 +71,19 @@ class FLP:
 
     has_ranges = follows_overflow = False
 
+    def significant_bits(self, nob):
+        """Of a propagated signal."""
+        return 24
+
     def quantize(self, x, nob, noib):
         return x
 
 
 class HFLP(FLP):
     """Every stored value is a half-precision float."""
+
+    def significant_bits(self, nob):
+        return 11
 
     def quantize(self, x, nob, noib):
         return ops.half_precision(x)
@@ -86,6 +93,9 @@ class FXP(FLP):
     """Fixed point: every signal keeps its range."""
 
     has_ranges = True
+
+    def significant_bits(self, nob):
+        return nob
 
     def quantize(self, x, nob, noib):
         return quantize(x, nob, noib)

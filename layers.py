@@ -64,12 +64,14 @@ class Layer:
         Factors of the learning rate.
     initial_range : int
         Initial range of the ten signals.
+    input_on_grid : bool
+        Whether the input is a signal of the layer below, in its format, and not data.
     """
 
     def __init__(self, name, number_format, W, n_biases, *, p, scale, max_col_norm=1.9365, w_LR_scale=1.0,
-                 b_LR_scale=1.0, initial_range=0):
+                 b_LR_scale=1.0, initial_range=0, input_on_grid=True):
         self.name, self.p, self.scale, self.max_col_norm = name, p, scale, max_col_norm
-        self.w_LR_scale, self.b_LR_scale = w_LR_scale, b_LR_scale
+        self.w_LR_scale, self.b_LR_scale, self.input_on_grid = w_LR_scale, b_LR_scale, input_on_grid
         b = np.zeros(n_biases, "float32")
         self.W, self.b = ops.shared(W, f"{name}/W"), ops.shared(b, f"{name}/b")
         self.update_W = ops.shared(np.zeros_like(W), f"{name}/update_W")
@@ -194,7 +196,7 @@ class DenseMaxout(Layer):
         super().__init__(name, number_format, W, units * pieces, **options)
 
     def linear(self, x, W):
-        return pt.dot(x, W)
+        return ops.product(x, W, self.input_on_grid)
 
     def activate(self, u):
         return maxout(u, self.pieces)
@@ -208,7 +210,7 @@ class Softmax(Layer):
         super().__init__(name, number_format, np.zeros((inputs, classes), "float32"), classes, **options)
 
     def linear(self, x, W):
-        return pt.dot(x, W)
+        return ops.product(x, W, self.input_on_grid)
 
     def activate(self, u):
         e = pt.exp(u - u.max(axis=1, keepdims=True))
@@ -248,7 +250,7 @@ class ConvMaxout(Layer):
         return v if v.type.ndim == 4 else images(v, self.output_shape)
 
     def linear(self, x, W):
-        return ops.correlate(x, W, self.pad)
+        return ops.correlate(x, W, self.pad, self.input_on_grid)
 
     def preactivate(self, linear, b, quantize, training):
         """As published: a quantizer before pooling in training only, the biases after it."""

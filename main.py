@@ -237,6 +237,7 @@ def train(a, arguments, run, signals):
     import compilation
 
     compilation.select_device(a.device)
+    compilation.keep_programs()
     run.lock()
     from trainer import Diverged, Trainer
 

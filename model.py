@@ -61,7 +61,7 @@ TASKS = {
 }
 
 HIDDEN = {"p": 0.5, "scale": 0.5}
-INPUT = {"p": 0.8, "scale": 1.0}
+INPUT = {"p": 0.8, "scale": 1.0, "input_on_grid": False}
 
 
 def pi_mnist(number_format, rng, initial_range, units=240, pieces=5):

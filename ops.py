@@ -6,7 +6,9 @@ calls it, and outside the linker it runs on its own. The functions at the end of
 This module and `compilation` are the only ones that know JAX.
 """
 
+import contextlib
 import functools
+from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -135,6 +137,44 @@ class PairwiseSum(JaxOp):
         return x
 
 
+# On recent GPUs a product of float32 matrices is fast where its operands may be rounded to TF32, 11 significant bits. Values
+# on a grid of at most 11 bits are TF32 numbers, and the sums stay float32: nothing is lost. Elsewhere precision is "highest".
+TF32_BITS = 11
+_narrow = ContextVar("narrow", default=False)
+
+
+@contextlib.contextmanager
+def narrow_operands(narrow):
+    """While a program is traced: whether propagated signals have at most TF32_BITS bits."""
+    token = _narrow.set(narrow)
+    try:
+        yield
+    finally:
+        _narrow.reset(token)
+
+
+def _precision(on_grid):
+    """Of a product whose operands are (or are not) both propagated signals."""
+    return lax.Precision.DEFAULT if on_grid and _narrow.get() else lax.Precision.HIGHEST
+
+
+class Product(JaxOp):
+    """Matrix product x W; `on_grid` says that x is a propagated signal, and not data."""
+
+    __props__ = ("on_grid",)
+
+    def __init__(self, on_grid):
+        self.on_grid = on_grid
+
+    def apply(self, x, W):
+        return _product(x, W, _precision(self.on_grid))
+
+    def pullback(self, inputs, outputs, cotangents):
+        x, W = inputs
+        (dz,) = cotangents
+        return [Product(True)(dz, W.T), Product(self.on_grid)(x.T, dz)]
+
+
 # Images are arrays of (rows, maps, columns, batch). Then R neighbouring rows of one column are the operand of a matrix
 # product as they stand, and everything else runs along the batch.
 
@@ -153,14 +193,14 @@ class Correlation(JaxOp):
     (H, C, W, B), filters (O, C, R, S) -> (H + 2 pad - R + 1, O, W + 2 pad - S + 1, B).
     """
 
-    __props__ = ("pad",)
+    __props__ = ("pad", "on_grid")
 
-    def __init__(self, pad):
-        self.pad = pad
+    def __init__(self, pad, on_grid):
+        self.pad, self.on_grid = pad, on_grid
 
     def apply(self, x, W):
         if not _explicit_products():
-            return _convolve(x, W, (self.pad, self.pad), ("HCWN", "OIHW", "HCWN"))
+            return _convolve(x, W, (self.pad, self.pad), ("HCWN", "OIHW", "HCWN"), _precision(self.on_grid))
         pad, (n_out, C, R, S) = self.pad, W.shape
         if C <= FEW_MAPS:
             x, W, pad = _unfold(x, S, pad), W.transpose(0, 3, 1, 2).reshape(n_out, S * C, R, 1), 0
@@ -178,7 +218,7 @@ class Correlation(JaxOp):
     def pullback(self, inputs, outputs, cotangents):
         x, W = inputs
         (dz,) = cotangents
-        return [CorrelationInputGradient(self.pad)(dz, W), CorrelationFilterGradient(self.pad)(x, dz)]
+        return [CorrelationInputGradient(self.pad)(dz, W), CorrelationFilterGradient(self.pad, self.on_grid)(x, dz)]
 
 
 class CorrelationInputGradient(JaxOp):
@@ -193,7 +233,8 @@ class CorrelationInputGradient(JaxOp):
         n_out, C, R, S = W.shape
         flipped = jnp.flip(W, (2, 3))
         if not _explicit_products():
-            return _convolve(dz, flipped, (R - 1 - self.pad, S - 1 - self.pad), ("HCWN", "IOHW", "HCWN"))
+            pads = R - 1 - self.pad, S - 1 - self.pad
+            return _convolve(dz, flipped, pads, ("HCWN", "IOHW", "HCWN"), _precision(True))
         height, _, width, B = dz.shape
         by_rows = flipped.transpose(2, 3, 1, 0).reshape(R, S * C, n_out)
 
@@ -207,14 +248,14 @@ class CorrelationInputGradient(JaxOp):
 class CorrelationFilterGradient(JaxOp):
     """The gradient of Correlation(pad) in its filters: (H, C, W, B), (H', O, W', B) -> (O, C, R, S)."""
 
-    __props__ = ("pad",)
+    __props__ = ("pad", "on_grid")
 
-    def __init__(self, pad):
-        self.pad = pad
+    def __init__(self, pad, on_grid):
+        self.pad, self.on_grid = pad, on_grid
 
     def apply(self, x, dz):
         if not _explicit_products():
-            return _convolve(x, dz, (self.pad, self.pad), ("HNWC", "HOWI", "CNHW"))
+            return _convolve(x, dz, (self.pad, self.pad), ("HNWC", "HOWI", "CNHW"), _precision(self.on_grid))
         (H, C, W, _), (height, n_out, width, _) = x.shape, dz.shape
         R, S = H + 2 * self.pad - height + 1, W + 2 * self.pad - width + 1
         few = C <= FEW_MAPS
@@ -242,13 +283,12 @@ class CorrelationFilterGradient(JaxOp):
         return jnp.stack(totals, axis=1).reshape(R, S, C, n_out).transpose(3, 2, 0, 1)
 
 
-def _convolve(x, W, pads, dimensions):
-    return lax.conv_general_dilated(x, W, (1, 1), [(n, n) for n in pads], dimension_numbers=dimensions,
-                                    precision=lax.Precision.HIGHEST)
+def _convolve(x, W, pads, dimensions, precision):
+    return lax.conv_general_dilated(x, W, (1, 1), [(n, n) for n in pads], dimension_numbers=dimensions, precision=precision)
 
 
-def _product(a, b):
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+def _product(a, b, precision=lax.Precision.HIGHEST):
+    return jnp.matmul(a, b, precision=precision)
 
 
 def _overlap(start, size, n):
@@ -419,9 +459,17 @@ def shared(value, name):
     return pytensor.shared(value, name=name, shape=value.shape)
 
 
-def correlate(x, W, pad):
-    """Cross-correlation of images x (H, C, W, B) with filters W (O, C, R, S), stride 1, `pad` zeros on each side."""
-    return Correlation(pad)(x, W)
+def product(x, W, on_grid):
+    """Matrix product x W; on_grid: x is a propagated signal, as its gradient and W are, and not data."""
+    return Product(on_grid)(x, W)
+
+
+def correlate(x, W, pad, on_grid):
+    """Cross-correlation of images x (H, C, W, B) with filters W (O, C, R, S), stride 1, `pad` zeros on each side.
+
+    on_grid: as for `product`.
+    """
+    return Correlation(pad, on_grid)(x, W)
 
 
 def max_pool(x, size, stride):

@@ -193,6 +193,27 @@ def test_a_device_that_is_not_there_is_named(sample, tmp_path, program):
     assert not (tmp_path / "run").exists()
 
 
+def test_compiled_programs_are_kept(sample, tmp_path, program, monkeypatch):
+    """Where $XDG_CACHE_HOME says; a damaged one, or a folder that cannot be, is nobody's trouble."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    line = ["PI_MNIST", "FLP", "--data", sample, "--sample", "--stop-after", "1", "--out"]
+    assert program(*line, "first", cwd=tmp_path).stderr == ""
+    kept = [path for path in tmp_path.glob("cache/deep-learning-storage/programs-*/*") if path.stat().st_size > 1000]
+    assert any("run" in path.name for path in kept)
+    assert program(*line, "again", cwd=tmp_path).stderr == ""
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:500])
+    (tmp_path / "file").touch()
+    damaged = program(*line, "damaged", cwd=tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    nowhere = program(*line, "nowhere", cwd=tmp_path)
+    for run, name in ((damaged, "damaged"), (nowhere, "nowhere")):
+        assert (run.returncode, run.stderr) == (0, "")
+        assert_same_run(tmp_path / "first", tmp_path / name)
+    assert_same_run(tmp_path / "first", tmp_path / "again")
+
+
 def test_ranges_that_cannot_move_are_mentioned(sample, tmp_path, capsys):
     line = "PI_MNIST DFXP 5 9 11 100 0.0001 0 --sample --stop-after 0".split()
     assert main.main([*line, "--data", str(sample), "--out", str(tmp_path / "run")]) == 0

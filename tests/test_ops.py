@@ -231,13 +231,13 @@ def batch_first(x):
 
 @cache
 def correlation(pad):
-    return lambda x, W: batch_first(ops.correlate(rows_first(x), W, pad))
+    return lambda x, W: batch_first(ops.correlate(rows_first(x), W, pad, True))
 
 
 @cache
 def correlation_and_gradients(pad):
     def graph(x, W, dz):
-        z = batch_first(ops.correlate(rows_first(x), W, pad))
+        z = batch_first(ops.correlate(rows_first(x), W, pad, True))
         return z, *grad(None, [x, W], known_grads={z: dz})
 
     return graph
@@ -264,8 +264,8 @@ def test_both_ways_to_compute_a_correlation(monkeypatch, maps, pad):
     rng = np.random.RandomState(pad)
     x, W = rng.randint(-8, 9, (6, maps, 7, 4)).astype(f4), rng.randint(-8, 9, (5, maps, 4, 5)).astype(f4)
     dz = rng.randint(-8, 9, (6 + 2 * pad - 3, 5, 7 + 2 * pad - 4, 4)).astype(f4)
-    calls = [(ops.Correlation(pad), x, W), (ops.CorrelationInputGradient(pad), dz, W),
-             (ops.CorrelationFilterGradient(pad), x, dz)]
+    calls = [(ops.Correlation(pad, True), x, W), (ops.CorrelationInputGradient(pad), dz, W),
+             (ops.CorrelationFilterGradient(pad, True), x, dz)]
     results = []
     for explicit in (True, False):
         monkeypatch.setattr(ops, "_explicit_products", lambda explicit=explicit: explicit)

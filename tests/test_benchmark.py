@@ -1,0 +1,87 @@
+"""utilities.benchmark: what is counted and reported. Nothing here depends on a clock."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from model import TASKS, Network
+from utilities import benchmark
+
+
+def products(task, batch_size):
+    return benchmark.products(Network(task, "FLP", np.random.RandomState(0)), batch_size)
+
+
+def test_matrix_products_of_a_step():
+    """Forward and both gradients of every layer, but not the gradient of the images."""
+    dense = 784 * 1200 * 2 + 240 * 1200 * 3 + 240 * 10 * 3
+    assert sum(m * k * n for m, k, n in products("PI_MNIST", 100)) == 100 * dense
+    pixels, weights = (21**2, 9**2, 6**2, 1), (96 * 64, 96 * 48 * 64, 96 * 48 * 25, 216 * 10)
+    expected = [p * w * (2 if i == 0 else 3) for i, (p, w) in enumerate(zip(pixels, weights, strict=True))]
+    assert sum(m * k * n for m, k, n in products("MNIST", 128)) == 128 * sum(expected)
+    assert (256, 1600, 256 * 128) in products("CIFAR10", 128)
+
+
+def spread(median):
+    return {"median": median, "min": median / 2, "max": 2 * median}
+
+
+def test_table():
+    row = {"ms_per_batch": spread(4.0), "ms_per_test_image": spread(0.5), "to_first_batch_s": [9.0, 3.0], "peak_GiB": 1.0,
+           "to_floor": spread(2.0), "peers": {}}
+    peers = {"eager": {"ms_per_batch": spread(12.0), "to_ours": spread(3.0)},
+             "compile": {"ms_per_batch": spread(10.0), "to_ours": spread(2.5)}, "qpytorch": {"why_not": "no qtorch"}}
+    report = {"results": [{"task": "MNIST", "formats": {"FLP": row, "FXP": row | {"to_FLP": spread(1.25), "peers": peers}}}]}
+    head, _, flp, fxp = benchmark.markdown(report).splitlines()
+    assert len({line.count("|") for line in (head, flp, fxp)}) == 1
+    assert flp.split(" | ")[:3] == ["| MNIST", "FLP", "4.0 (2.0 - 8.0)"]
+    cells = [cell.strip() for cell in fxp.strip("|").split("|")]
+    assert cells[2:8] == ["4.0 (2.0 - 8.0)", "0.500", "2.00", "1.25", "9.0 (3.0)", "1.00"]
+    assert cells[8:] == ["12.0 (6.0 - 24.0)", "10.0 (5.0 - 20.0)", "", "2.50 (1.25 - 5.00)"]  # the faster of both
+
+
+def test_a_whole_benchmark(tmp_path):
+    """One task, one round, a peer that is not there."""
+    out, table = tmp_path / "benchmark.json", tmp_path / "benchmark.md"
+    command = ["--tasks", "PI_MNIST", "--formats", "FXP", "--rounds", "1", "--device", "cpu", "-o", out, "--markdown", table,
+               "--peer", "python-that-is-not-here"]
+    run = subprocess.run([sys.executable, "-m", "utilities.benchmark", *command], cwd=benchmark.ROOT, capture_output=True,
+                         text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    report = json.loads(out.read_text())
+    assert report["device"].startswith("cpu") and report["versions"]["jax"]
+    (result,) = report["results"]
+    row = result["formats"]["FXP"]
+    assert result["GFLOP"] == pytest.approx(sum(2e-9 * m * k * n for m, k, n in products("PI_MNIST", 100)))
+    assert row["ms_per_batch"]["median"] > 0 and row["ms_per_test_image"]["median"] > 0 and row["peak_GiB"] > 0
+    ratio = row["ms_per_batch"]["median"] / result["floor_ms"]["median"]
+    assert row["to_floor"]["median"] == pytest.approx(ratio)
+    assert len(row["to_first_batch_s"]) == 2 and "why_not" in row["peers"]["qpytorch"]
+    assert run.stdout.strip() == table.read_text().strip() and "PI_MNIST | FXP" in run.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--tasks", "SVNH"], ["--formats"], ["-o", "no/such/folder/b"]])
+def test_bad_arguments(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        benchmark.main(arguments)
+    assert stopped.value.code == 2 and capsys.readouterr().err.strip()
+
+
+@pytest.mark.parametrize("number_format", ["FLP", "FXP", "DFXP"])
+@pytest.mark.parametrize("task", ["PI_MNIST", "MNIST"])
+def test_the_peer_trains_the_same_network(task, number_format):
+    torch = pytest.importorskip("torch", reason="PyTorch, with which the benchmark compares, is not installed")
+    from utilities.torch_peer import Peer
+
+    peer = Peer(task, number_format, "eager", channels_last=False)
+    ours = [layer.W.get_value().shape for layer in Network(task, "FLP", np.random.RandomState(0)).layers]
+    assert [tuple(p.shape) for p in peer.parameters[: peer.layers]] == ours and peer.batch == TASKS[task].batch_size
+    before = [p.clone() for p in peer.parameters]
+    peer.step()
+    peer.step()
+    assert all(torch.isfinite(p).all() for p in peer.parameters)
+    assert sum(not torch.equal(a, b) for a, b in zip(before, peer.parameters, strict=True)) >= len(before) - 1
+    assert bool(peer.rates.any()) == (number_format == "DFXP")

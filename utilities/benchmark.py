@@ -1,0 +1,306 @@
+"""Time training and evaluation of every task and format, beside the limit of the matrix products and PyTorch.
+
+    python -m utilities.benchmark
+    python -m utilities.benchmark --tasks PI_MNIST --formats FLP FXP DFXP --peer -o benchmark.json --markdown benchmark.md
+
+Everything of a task is measured in turn, round after round, each in a process of its own, so that ratios hold where the
+machine's speed drifts; times are medians over the rounds (smallest - largest). Data are random, of the real shapes. Close
+other programs first.
+
+floor: the step's matrix products alone (a convolution counted as its matrix product), by NumPy's BLAS on a CPU, by JAX's
+on a GPU. --peer adds the same step in PyTorch: as written (eager), compiled, and with QPyTorch's quantizers, as far as
+torch and qtorch are installed, here or for another Python (--peer PYTHON).
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TASKS = ("PI_MNIST", "MNIST", "CIFAR10")  # SVHN's network is CIFAR10's
+FORMATS = ("FLP", "HFLP", "FXP", "DFXP")
+PEERS = {"eager": ("FLP", "FXP", "DFXP"), "compile": ("FLP", "FXP", "DFXP"), "qpytorch": ("FXP",)}
+TEST_BATCHES = {"PI_MNIST": 100, "MNIST": 10, "CIFAR10": 5}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# ----------------------------------------------------------------------------------------------- what the processes do
+
+def answer(measurements):
+    """Serve a parent process: each line of stdin names a measurement, each answer is a line of JSON."""
+    for line in sys.stdin:
+        print(json.dumps(measurements[line.strip()]()), flush=True)
+
+
+def worker(task, number_format, device):
+    """Train and evaluate a network on random data; what is compiled is kept in a folder of the parent's."""
+    import numpy as np
+
+    import compilation
+    from model import TASKS as SCHEDULES
+    from model import Network
+
+    compilation.select_device(device)
+    compilation.keep_programs()
+    settings, rng = SCHEDULES[task], np.random.RandomState(1234)
+    network = Network(task, number_format, rng, 5)
+    size, segment = settings.batch_size, settings.segment
+    training = compilation.TrainingProgram(network, size, segment)
+    testing = compilation.TestProgram(network, size)
+    state = compilation.to_device({v.name: v.get_value() for v in network.state} | compilation.mask_state(1))
+    x = rng.uniform(size=(segment * size, network.input_size)).astype("float32")
+    t = np.eye(10, dtype="float32")[rng.randint(10, size=len(x))]
+    n_test = TEST_BATCHES[task] * size
+    test_set = testing.arrange(*(np.resize(a, (n_test, *a.shape[1:])) for a in (x, t)))
+    x, t = compilation.to_device((x, t))
+    rows = np.arange(segment * size, dtype="int32").reshape(segment, size)
+    constants = {"LR": np.float32(0.02), "M": np.float32(0.5), "prop_bits": np.int32(9), "up_bits": np.int32(11),
+                 "frequency": np.int32(100), "max_overflow": np.float64(1e-4)}
+
+    def run(batches):
+        nonlocal state
+        state = compilation.wait(training(state, constants, x, t, rows[:batches], 0))
+
+    def train():
+        run(max(1, segment // 10))  # the process has slept
+        start = time.perf_counter()
+        run(segment)
+        return 1e3 * (time.perf_counter() - start) / segment
+
+    def test():
+        start = time.perf_counter()
+        testing(state, np.int32(9), *test_set)
+        return 1e3 * (time.perf_counter() - start) / n_test
+
+    def facts():
+        return {"device": compilation.device_name(), "versions": {name: importlib.metadata.version(name)
+                                                                  for name in ("pytensor", "jax", "jaxlib", "numpy")},
+                "peak_GiB": compilation.peak_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+
+    answer({"first": lambda: run(1), "train": train, "test": test, "facts": facts})
+
+
+def products(network, batch_size):
+    """(m, k, n) of every matrix product of a training step."""
+    shapes = []
+    for layer in network.layers:
+        W = layer.W.get_value()
+        if W.ndim == 4:
+            rows, columns = (n + 2 * layer.pad - W.shape[2] + 1 for n in layer.input_shape[1:])
+            m, k, n = W.shape[0], W[0].size, rows * columns * batch_size
+        else:
+            m, k, n = W.shape[1], W.shape[0], batch_size
+        shapes += [(m, k, n), (m, n, k)] + ([(k, m, n)] if shapes else [])  # the first input needs no gradient
+    return shapes
+
+
+def floor(task, device):
+    """The matrix products of a step, alone."""
+    import numpy as np
+
+    import compilation
+    from model import TASKS as SCHEDULES
+    from model import Network
+
+    on_gpu = compilation.select_device(device).platform != "cpu"
+    shapes = products(Network(task, "FLP", np.random.RandomState(0)), SCHEDULES[task].batch_size)
+    rng = np.random.default_rng(0)
+    operands = [(rng.random((m, k), "float32"), rng.random((k, n), "float32"), np.zeros((m, n), "float32"))
+                for m, k, n in shapes]
+    run = compilation.matrix_products(operands) if on_gpu else (
+        lambda: [np.matmul(a, b, out=out) for a, b, out in operands])
+
+    def train(repeat=20 if task == "PI_MNIST" else 2):
+        run()
+        start = time.perf_counter()
+        for _ in range(repeat):
+            run()
+        return 1e3 * (time.perf_counter() - start) / repeat
+
+    answer({"first": train, "train": train, "facts": lambda: {"flop": sum(2 * m * k * n for m, k, n in shapes)}})
+
+
+# ---------------------------------------------------------------------------------------------------- the parent process
+
+class Process:
+    """A measuring process; None for an answer means that it cannot run here (`why`)."""
+
+    def __init__(self, command, **environment):
+        self.started, self.why, self.process = time.perf_counter(), None, None
+        try:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                            text=True, cwd=ROOT, env=os.environ | environment)
+        except OSError as error:
+            self.why = f"{command[0]}: {error.strerror}"
+
+    def read(self):
+        if self.why is not None:
+            return None
+        line = self.process.stdout.readline()
+        if not line:
+            self.why = (self.process.stderr.read().strip().splitlines() or ["it stopped"])[-1]
+        return json.loads(line) if line else None
+
+    def ask(self, what):
+        if self.why is None:
+            time.sleep(0.3)  # threads of the process before may still spin
+            try:
+                self.process.stdin.write(f"{what}\n")
+                self.process.stdin.flush()
+            except BrokenPipeError:
+                pass  # `read` finds out why
+            return self.read()
+        return None
+
+    def close(self):
+        if self.process:
+            self.process.kill()
+            self.process.communicate()
+
+
+def spread(values):
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def ratios(a, b):
+    return spread([x / y for x, y in zip(a, b, strict=True)])
+
+
+def measure(task, formats, rounds, device, peer, say):
+    """Everything of one task, in turn."""
+    command = [sys.executable, "-m", "utilities.benchmark", "--device", device, "--worker", task]
+    processes, start_up = {}, {}
+    for name in [*formats, "floor"]:  # one after the other: what starts a program is timed, too
+        say(f"{task} {name}: starting")
+        start_up[name] = []
+        with tempfile.TemporaryDirectory() as kept:
+            for _ in range(1 if name == "floor" else 2):  # compiled, and with what was kept
+                if name in processes:
+                    processes[name].close()
+                process = processes[name] = Process([*command, name], XLA_PYTHON_CLIENT_PREALLOCATE="false",
+                                                    JAX_COMPILATION_CACHE_DIR=kept)
+                process.ask("first")
+                start_up[name].append(time.perf_counter() - process.started)
+                if process.why:
+                    raise SystemExit(f"benchmark: {task} {name}: {process.why}")
+            process.ask("train")
+            if name != "floor":
+                process.ask("test")
+    peers = {}
+    for variant, peer_formats in PEERS.items() if peer else ():
+        for number_format in [f for f in peer_formats if f in formats]:
+            say(f"{task} {number_format}: starting PyTorch, {variant}")
+            p = peers[number_format, variant] = Process(
+                [peer, "-m", "utilities.torch_peer", task, number_format, "--variant", variant])
+            p.facts = p.read()
+    batches = {"PI_MNIST": 40, "MNIST": 5, "CIFAR10": 3}[task]
+    times = {key: [] for key in [*processes, *peers]}
+    for i in range(rounds):
+        say(f"{task}: round {i + 1} of {rounds}")
+        for name, process in processes.items():
+            times[name].append(process.ask("train"))
+        for key, p in peers.items():
+            answered = p.ask(batches)
+            if answered:
+                times[key].append(statistics.mean(answered))
+    facts = {name: p.ask("facts") for name, p in processes.items()}
+    result = {"task": task, "floor_ms": spread(times["floor"]), "GFLOP": facts["floor"]["flop"] / 1e9, "formats": {}}
+    for name in formats:
+        test = [processes[name].ask("test") for _ in range(rounds)]
+        row = result["formats"][name] = {
+            "ms_per_batch": spread(times[name]), "ms_per_test_image": spread(test), "to_first_batch_s": start_up[name],
+            "peak_GiB": facts[name]["peak_GiB"], "to_floor": ratios(times[name], times["floor"]),
+            "GFLOP_per_s": 1e3 * result["GFLOP"] / statistics.median(times[name]), "peers": {}}
+        for (number_format, variant), p in peers.items():
+            if number_format == name:
+                row["peers"][variant] = {"why_not": p.why} if p.why else {
+                    "ms_per_batch": spread(times[number_format, variant]), **p.facts,
+                    "to_ours": ratios(times[number_format, variant], times[name])}
+    for a, b in (("FXP", "FLP"), ("DFXP", "FXP")):
+        if a in formats and b in formats:
+            result["formats"][a][f"to_{b}"] = ratios(times[a], times[b])
+    for process in [*processes.values(), *peers.values()]:
+        process.close()
+    return result, {name: facts[formats[0]][name] for name in ("device", "versions")}
+
+
+# ------------------------------------------------------------------------------------------------------------- report
+
+def markdown(report):
+    """The report's table."""
+    lines = ["| task | format | ms a batch | ms a test image | to the floor | to the format before | first batch (again), s "
+             "| peak, GiB | PyTorch eager, ms | compiled, ms | QPyTorch, ms | fastest / ours |",
+             "|---|---|---|---|---|---|---|---|---|---|---|---|"]
+
+    def times(values, digits=1):
+        return "{median:.{d}f} ({min:.{d}f} - {max:.{d}f})".format(**values, d=digits)
+
+    for result in report["results"]:
+        for name, row in result["formats"].items():
+            before = next((row[key] for key in ("to_FLP", "to_FXP") if key in row), None)
+            measured = {v: p for v, p in row["peers"].items() if "ms_per_batch" in p}
+            cells = [times(measured[v]["ms_per_batch"]) if v in measured else "" for v in PEERS]
+            fastest = min((p["to_ours"] for p in measured.values()), key=lambda r: r["median"], default=None)
+            lines.append("| " + " | ".join([
+                result["task"], name, times(row["ms_per_batch"]), f"{row['ms_per_test_image']['median']:.3f}",
+                f"{row['to_floor']['median']:.2f}", f"{before['median']:.2f}" if before else "",
+                "{:.1f} ({:.1f})".format(*row['to_first_batch_s']), f"{row['peak_GiB']:.2f}", *cells,
+                times(fastest, 2) if fastest else ""]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="benchmark", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, metavar="TASK", help=", ".join(TASKS))
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
+    parser.add_argument("--peer", nargs="?", const=sys.executable, metavar="PYTHON",
+                        help="measure PyTorch as well, with this Python (default: the one that runs this)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default: 5)")
+    parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="where to compute (default: auto)")
+    parser.add_argument("-o", "--out", type=Path, help="write the report as JSON")
+    parser.add_argument("--markdown", type=Path, help="write the table as Markdown, too")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.worker:
+        task, what = options.worker
+        return floor(task, options.device) if what == "floor" else worker(task, what, options.device)
+    if options.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    for path in (options.out, options.markdown):
+        if path and not path.resolve().parent.is_dir():
+            parser.error(f"{path}: there is no such folder")
+    report = {"command": ["python", "-m", "utilities.benchmark", *(sys.argv[1:] if arguments is None else arguments)],
+              "date": datetime.date.today().isoformat(), "processor": processor(), "cores": len(os.sched_getaffinity(0)),
+              "python": platform.python_version(), "results": []}
+    for task in dict.fromkeys(options.tasks):
+        result, facts = measure(task, list(dict.fromkeys(options.formats)), options.rounds, options.device, options.peer,
+                                lambda text: print(text, file=sys.stderr))
+        report["results"].append(result)
+        report |= facts
+        for path, text in ((options.out, json.dumps(report, indent=1) + "\n"), (options.markdown, markdown(report))):
+            if path:
+                path.write_text(text)
+    print(markdown(report))
+
+
+def processor():
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
