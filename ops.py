@@ -38,9 +38,14 @@ class JaxOp(Op):
         inputs = [pt.as_tensor_variable(i) for i in inputs]
         if any(n is None for i in inputs for n in i.type.shape):
             raise TypeError(f"{type(self).__name__} needs inputs of static shape, got {[i.type for i in inputs]}")
-        shapes = [jax.ShapeDtypeStruct(i.type.shape, i.type.dtype) for i in inputs]
-        out = jax.eval_shape(self.apply, *shapes)
-        return Apply(self, inputs, [pt.tensor(dtype=str(out.dtype), shape=out.shape)])
+        shape, dtype = self.result(*((i.type.shape, i.type.dtype) for i in inputs))
+        return Apply(self, inputs, [pt.tensor(dtype=dtype, shape=shape)])
+
+    @functools.cache  # noqa: B019  (one entry for each Op and types; tracing `apply` takes milliseconds)
+    def result(self, *types):
+        """(shape, dtype) of the output from those of the inputs."""
+        out = jax.eval_shape(self.apply, *(jax.ShapeDtypeStruct(*t) for t in types))
+        return out.shape, str(out.dtype)
 
     def perform(self, node, inputs, output_storage):
         output_storage[0][0] = np.asarray(self.apply(*inputs))
@@ -215,6 +220,10 @@ class Correlation(JaxOp):
 
         return _map_rows(row, x, len(x) + 2 * self.pad - R + 1, -self.pad, R)
 
+    def result(self, x, W):
+        (H, _, width, B), (n_out, _, R, S) = x[0], W[0]
+        return (H + 2 * self.pad - R + 1, n_out, width + 2 * self.pad - S + 1, B), x[1]
+
     def pullback(self, inputs, outputs, cotangents):
         x, W = inputs
         (dz,) = cotangents
@@ -243,6 +252,10 @@ class CorrelationInputGradient(JaxOp):
             return _fold(_product(filters, _matrix(gradient)).reshape(S, C, width, B), S - 1 - self.pad)
 
         return _map_rows(row, dz, height + R - 1 - 2 * self.pad, self.pad - R + 1, R)
+
+    def result(self, dz, W):
+        (height, _, width, B), (_, C, R, S) = dz[0], W[0]
+        return (height + R - 1 - 2 * self.pad, C, width + S - 1 - 2 * self.pad, B), dz[1]
 
 
 class CorrelationFilterGradient(JaxOp):
@@ -281,6 +294,10 @@ class CorrelationFilterGradient(JaxOp):
         for h in range(last, height):
             totals = add_row(h, totals, *_block(x, h - self.pad, R))
         return jnp.stack(totals, axis=1).reshape(R, S, C, n_out).transpose(3, 2, 0, 1)
+
+    def result(self, x, dz):
+        (H, C, W, _), (height, n_out, width, _) = x[0], dz[0]
+        return (n_out, C, H + 2 * self.pad - height + 1, W + 2 * self.pad - width + 1), x[1]
 
 
 def _convolve(x, W, pads, dimensions, precision):
@@ -421,7 +438,7 @@ def _sum_blocks(a, stages):
     for _ in range(stages):
         blocks = max(k for k in range(1, 33) if len(a) % k == 0)
         a = a.reshape(blocks, len(a) // blocks, *a.shape[1:])
-        a = lax.optimization_barrier(functools.reduce(lambda total, i: total + a[i], range(1, blocks), a[0]))
+        a = keep(functools.reduce(lax.add, lax.split(a, (1,) * blocks))[0])
     return a
 
 
@@ -435,6 +452,9 @@ class ColumnNorm(JaxOp):
 
 class CountAtLeast(JaxOp):
     """How many elements of a float32 tensor are at least thresholds[0], and thresholds[1]: int32 (2,)."""
+
+    def result(self, *types):
+        return (2,), "int32"
 
     def apply(self, v, thresholds):
         # Both counts in one pass, the first in the upper half of an int32: two stages count to 1,024 at most.

@@ -270,6 +270,8 @@ def test_both_ways_to_compute_a_correlation(monkeypatch, maps, pad):
     for explicit in (True, False):
         monkeypatch.setattr(ops, "_explicit_products", lambda explicit=explicit: explicit)
         results.append([np.asarray(op.apply(*arrays)) for op, *arrays in calls])
+        for (op, *arrays), computed in zip(calls, results[-1], strict=True):
+            assert op.result(*((a.shape, str(a.dtype)) for a in arrays)) == (computed.shape, "float32")
     for products, convolution in zip(*results, strict=True):
         assert products.any()
         np.testing.assert_array_equal(products, convolution)
