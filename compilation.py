@@ -53,9 +53,24 @@ def keep_programs():
         except (OSError, RuntimeError):
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        _drop_damaged(folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # they make the folder's path part of the keys
     # A program that cannot be kept, or that was damaged, is compiled: nothing to tell.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+
+
+def _drop_damaged(folder):
+    """Remove what a killed process left of a program: JAX would neither read nor replace it."""
+    try:
+        from jax._src import compilation_cache  # there is no public way to tell
+    except ImportError:
+        return
+    for path in folder.glob("*-cache"):
+        try:
+            compilation_cache.decompress_executable(path.read_bytes())
+        except Exception:  # whatever the decompressor says
+            path.unlink(missing_ok=True)
 
 
 def device_name():

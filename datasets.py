@@ -456,7 +456,7 @@ class HDF5Part:
                 raise DataError(f"{path} was never finished: {remedy}")
             shapes = [(array.shape, array.dtype) for array in (group.X, group.y)]
             if shapes != [((n, width), np.float32) for width in (self.n_features, CLASSES)]:
-                raise DataError(f"{path} has arrays {shapes[0][0]} and {shapes[1][0]}, not {n} examples: {remedy}")
+                raise DataError(f"{path} has arrays {[tuple(map(int, s)) for s, _ in shapes]}, not {n} examples: {remedy}")
             self.identity = json.loads(group._v_attrs.identity)
 
     def __len__(self):
@@ -471,6 +471,7 @@ class HDF5Part:
     def _open(self):
         import tables
 
+        tables.silence_hdf5_messages()  # in this thread; the error below says it
         try:
             with self._lock, tables.open_file(str(self.path), max_blosc_threads=min(4, os.cpu_count() or 1)) as file:
                 stat = os.stat(self.path)

@@ -268,7 +268,7 @@ def train(a, arguments, run, signals):
 
 def main(arguments):
     a = parse(arguments)
-    signals = Signals()
+    signals, run = Signals(), None
     try:
         name = a.settings and "_".join(describe(Settings(**a.settings)) + (["sample"] if a.sample else []))
         run = Run(a.out or Path("runs") / name)
@@ -286,7 +286,9 @@ def main(arguments):
     except (RunError, DataError) as error:
         return fail(error)
     except Stopped:
-        return fail("interrupted; the same command resumes from the last checkpoint", 128 + signals.received)
+        kept = "nothing was kept yet, the same command starts again" if run is None or run.kept_epoch is None else \
+            f"the same command resumes after epoch {run.kept_epoch}"
+        return fail(f"interrupted; {kept}", 128 + signals.received)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be printed, not even at exit
         return fail("nobody reads the output any more; the same command resumes from the last checkpoint", 1)

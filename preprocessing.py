@@ -240,7 +240,7 @@ def whiten_cifar10(folder, train, test, inputs):
             _report("CIFAR10: " + (f"{why}: made again" if why else "first use") + ": GCN and ZCA of "
                     f"{len(train) + len(test):,} images, kept in {target}")
             for left in folder.glob(".preprocessed-*"):  # by an interrupted process
-                shutil.rmtree(left)
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             _write_cache(target, *_whitened(train, test))
             for path in stale:
                 shutil.rmtree(path, ignore_errors=True)

@@ -212,7 +212,8 @@ class Run:
                 metrics.flush()
                 if record["best_epoch"] == record["epoch"]:
                     best = trainer.parameters()
-                if record["epoch"] == last_epoch or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                due = self.kept_epoch is None or time.monotonic() - saved >= CHECKPOINT_SECONDS
+                if due or record["epoch"] == last_epoch:
                     # The best parameters first: a rerun from the older checkpoint would find them again.
                     if best is not None:
                         self._save("best.npz", best)

@@ -1,6 +1,8 @@
 """utilities.benchmark: what is counted and reported. Nothing here depends on a clock."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -44,10 +46,9 @@ def test_table():
 
 
 def test_a_whole_benchmark(tmp_path):
-    """One task, one round, a peer that is not there."""
+    """One task, one round."""
     out, table = tmp_path / "benchmark.json", tmp_path / "benchmark.md"
-    command = ["--tasks", "PI_MNIST", "--formats", "FXP", "--rounds", "1", "--device", "cpu", "-o", out, "--markdown", table,
-               "--peer", "python-that-is-not-here"]
+    command = ["--tasks", "PI_MNIST", "--formats", "FXP", "--rounds", "1", "--device", "cpu", "-o", out, "--markdown", table]
     run = subprocess.run([sys.executable, "-m", "utilities.benchmark", *command], cwd=benchmark.ROOT, capture_output=True,
                          text=True, timeout=300)
     assert run.returncode == 0, run.stderr
@@ -59,15 +60,27 @@ def test_a_whole_benchmark(tmp_path):
     assert row["ms_per_batch"]["median"] > 0 and row["ms_per_test_image"]["median"] > 0 and row["peak_GiB"] > 0
     ratio = row["ms_per_batch"]["median"] / result["floor_ms"]["median"]
     assert row["to_floor"]["median"] == pytest.approx(ratio)
-    assert len(row["to_first_batch_s"]) == 2 and "why_not" in row["peers"]["qpytorch"]
+    assert len(row["to_first_batch_s"]) == 2 and row["peers"] == {}
     assert run.stdout.strip() == table.read_text().strip() and "PI_MNIST | FXP" in run.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--tasks", "SVNH"], ["--formats"], ["-o", "no/such/folder/b"]])
+@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--tasks", "SVNH"], ["--formats"], ["-o", "no/such/folder/b"],
+                                       ["-o", "."], ["--peer", "no-such-python"], ["--peer", "/bin/echo"]])
 def test_bad_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         benchmark.main(arguments)
-    assert stopped.value.code == 2 and capsys.readouterr().err.strip()
+    assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_every_process(number, status, tmp_path):
+    run = subprocess.Popen([sys.executable, "-m", "utilities.benchmark", "--tasks", "PI_MNIST", "--formats", "FLP"],
+                           cwd=benchmark.ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert "starting" in run.stderr.readline()
+    run.send_signal(number)
+    assert run.wait(30) == status and "Traceback" not in run.stderr.read()
+    with pytest.raises(ProcessLookupError):  # nobody is left in its process group
+        os.killpg(run.pid, 0)
 
 
 @pytest.mark.parametrize("number_format", ["FLP", "FXP", "DFXP"])

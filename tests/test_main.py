@@ -175,7 +175,8 @@ def test_a_signal_ends_the_run_with_one_line(number, sample, tmp_path):
     victim.send_signal(number)
     _, err = victim.communicate(timeout=120)
     assert victim.returncode == 128 + number
-    assert err == "main.py: interrupted; the same command resumes from the last checkpoint\n"
+    assert err == "main.py: interrupted; the same command resumes after epoch 0\n"
+    assert (tmp_path / "run" / "checkpoint.npz").exists()
 
 
 @pytest.mark.parametrize("out", [f"{__file__}/run", "/proc/nothing/run", "x" * 300])
@@ -202,10 +203,12 @@ def test_compiled_programs_are_kept(sample, tmp_path, program, monkeypatch):
     kept = [path for path in tmp_path.glob("cache/deep-learning-storage/programs-*/*") if path.stat().st_size > 1000]
     assert any("run" in path.name for path in kept)
     assert program(*line, "again", cwd=tmp_path).stderr == ""
+    whole = {path: path.stat().st_size for path in kept}
     for path in kept:
         path.write_bytes(path.read_bytes()[:500])
     (tmp_path / "file").touch()
     damaged = program(*line, "damaged", cwd=tmp_path)
+    assert all(path.stat().st_size > 0.9 * size for path, size in whole.items())  # made again
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     nowhere = program(*line, "nowhere", cwd=tmp_path)
     for run, name in ((damaged, "damaged"), (nowhere, "nowhere")):

@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -131,10 +132,17 @@ def floor(task, device):
 
 # ---------------------------------------------------------------------------------------------------- the parent process
 
+class Failed(Exception):
+    """One line for the user."""
+
+
 class Process:
     """A measuring process; None for an answer means that it cannot run here (`why`)."""
 
+    running = []
+
     def __init__(self, command, **environment):
+        self.running.append(self)
         self.started, self.why, self.process = time.perf_counter(), None, None
         try:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -148,7 +156,11 @@ class Process:
         line = self.process.stdout.readline()
         if not line:
             self.why = (self.process.stderr.read().strip().splitlines() or ["it stopped"])[-1]
-        return json.loads(line) if line else None
+        try:
+            return json.loads(line or "null")
+        except ValueError:
+            self.why = f"it printed {line.strip()[:80]!r}"
+            return None
 
     def ask(self, what):
         if self.why is None:
@@ -161,10 +173,17 @@ class Process:
             return self.read()
         return None
 
+    def lacks(self):
+        """Why it did not answer a line of JSON; None if it did."""
+        self.read()
+        self.close()
+        return self.why
+
     def close(self):
         if self.process:
             self.process.kill()
             self.process.communicate()
+        self.running.remove(self)
 
 
 def spread(values):
@@ -191,7 +210,7 @@ def measure(task, formats, rounds, device, peer, say):
                 process.ask("first")
                 start_up[name].append(time.perf_counter() - process.started)
                 if process.why:
-                    raise SystemExit(f"benchmark: {task} {name}: {process.why}")
+                    raise Failed(f"{task} {name}: {process.why.removeprefix('runs.RunError: ')}")
             process.ask("train")
             if name != "floor":
                 process.ask("test")
@@ -259,8 +278,8 @@ def markdown(report):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="benchmark", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(prog="python -m utilities.benchmark", description=__doc__, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, metavar="TASK", help=", ".join(TASKS))
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
     parser.add_argument("--peer", nargs="?", const=sys.executable, metavar="PYTHON",
@@ -277,11 +296,26 @@ def main(arguments=None):
     if options.rounds < 1:
         parser.error("--rounds must be 1 or more")
     for path in (options.out, options.markdown):
-        if path and not path.resolve().parent.is_dir():
-            parser.error(f"{path}: there is no such folder")
-    report = {"command": ["python", "-m", "utilities.benchmark", *(sys.argv[1:] if arguments is None else arguments)],
-              "date": datetime.date.today().isoformat(), "processor": processor(), "cores": len(os.sched_getaffinity(0)),
-              "python": platform.python_version(), "results": []}
+        if path and (path.is_dir() or not path.resolve().parent.is_dir()):
+            parser.error(f"{path} cannot be written: it is a folder, or in a folder that is not there")
+    if options.peer and (why := Process([options.peer, "-c", "import torch; print(0)"]).lacks()):
+        parser.error(f"--peer {options.peer}: {why}; name a Python that has torch")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        compare(options, ["python", "-m", "utilities.benchmark", *(sys.argv[1:] if arguments is None else arguments)])
+    except Failed as error:
+        parser.error(error)
+    except KeyboardInterrupt:
+        parser.exit(130, "benchmark: interrupted; what is measured of a whole task is in the files of -o and --markdown\n")
+    finally:
+        for process in list(Process.running):
+            process.close()
+
+
+def compare(options, command):
+    """Measure all tasks; write and print the report."""
+    report = {"command": command, "date": datetime.date.today().isoformat(), "processor": processor(),
+              "cores": len(os.sched_getaffinity(0)), "python": platform.python_version(), "results": []}
     for task in dict.fromkeys(options.tasks):
         result, facts = measure(task, list(dict.fromkeys(options.formats)), options.rounds, options.device, options.peer,
                                 lambda text: print(text, file=sys.stderr))
@@ -291,6 +325,13 @@ def main(arguments=None):
             if path:
                 path.write_text(text)
     print(markdown(report))
+
+
+class Parser(argparse.ArgumentParser):
+    """Without the usage: one line, status 2."""
+
+    def error(self, message):
+        self.exit(2, f"benchmark: {message}\n")
 
 
 def processor():

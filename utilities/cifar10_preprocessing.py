@@ -23,11 +23,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog.rpartition('.')[2]}: {' '.join(str(message).splitlines())}\n")
 
 
+def folder(text):
+    """A path from the command line; empty, as from a variable that is not set, it would mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return Path(text)
+
+
 def parser(name, description):
     """A Parser with the options that both preprocessing programs have."""
     result = Parser(prog=f"python -m utilities.{name}", description=description, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("--data", type=Path, metavar="DIR",
+    result.add_argument("--data", type=folder, metavar="DIR",
                         help="folder of the data sets (default: $PYLEARN2_DATA_PATH, else data/)")
     result.add_argument("--sample", action="store_true",
                         help="take the small generated sample, made on first use (default folder data/sample)")
@@ -38,26 +45,26 @@ def data_folder(options, name):
     """The data folder that the options and the environment name; with --sample, the sample `name` is in it then."""
     if not options.sample:
         return options.data or Path(os.environ.get("PYLEARN2_DATA_PATH") or "data")
-    folder = options.data or Path("data/sample")
+    data = options.data or Path("data/sample")
     try:
-        ensure_sample(folder, [name])
+        ensure_sample(data, [name])
     except (ValueError, OSError) as error:
         raise DataError(f"no sample: {error}") from error
-    return folder
+    return data
 
 
 def main(arguments=None):
     command = parser("cifar10_preprocessing", __doc__)
     options = command.parse_args(arguments)
     try:
-        folder = data_folder(options, "cifar10")
-        data = load_cifar10(folder, options.sample)
+        where = data_folder(options, "cifar10")
+        data = load_cifar10(where, options.sample)
     except DataError as error:
         command.error(error)
     except KeyboardInterrupt:
         command.exit(130, "cifar10_preprocessing: interrupted; the same command starts again\n")
     sizes = ", ".join(f"{len(getattr(data, part)):,} {part}" for part in ("train", "valid", "test"))
-    print(f"{data.name} is preprocessed in {folder / 'cifar10'}: {sizes}")
+    print(f"{data.name} is preprocessed in {where / 'cifar10'}: {sizes}")
     return 0
 
 

@@ -10,16 +10,15 @@ again after an interruption, it keeps the files that are finished; the outcome i
 
 import os
 import sys
-from pathlib import Path
 
 from datasets import DataError
 from preprocessing import preprocess_svhn
-from utilities.cifar10_preprocessing import data_folder, parser
+from utilities.cifar10_preprocessing import data_folder, folder, parser
 
 
 def main(arguments=None):
     command = parser("svhn_preprocessing", __doc__)
-    command.add_argument("--local", type=Path, metavar="LOCAL",
+    command.add_argument("--local", type=folder, metavar="LOCAL",
                          help="where the HDF5 files go (default: $SVHN_LOCAL_PATH; with --sample: SVHN/ in the data "
                          "folder, where main.py --sample looks)")
     command.add_argument("--lcn-channels", choices=("all", "first"), default="all",
@@ -27,11 +26,11 @@ def main(arguments=None):
                          "pylearn2 did it by a bug")
     options = command.parse_args(arguments)
     try:
-        folder = data_folder(options, "svhn")
-        local = options.local or (folder / "SVHN" if options.sample else os.environ.get("SVHN_LOCAL_PATH"))
+        data = data_folder(options, "svhn")
+        local = options.local or (data / "SVHN" if options.sample else os.environ.get("SVHN_LOCAL_PATH"))
         if not local:
             command.error("SVHN_LOCAL_PATH is not set and --local not given: say where the HDF5 files, 8 GB, are to go")
-        preprocess_svhn(folder, local, options.sample, options.lcn_channels, say=lambda line: print(line, flush=True))
+        preprocess_svhn(data, local, options.sample, options.lcn_channels, say=lambda line: print(line, flush=True))
     except DataError as error:
         command.error(error)
     except KeyboardInterrupt:
