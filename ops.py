@@ -41,14 +41,18 @@ class JaxOp(Op):
         shape, dtype = self.result(*((i.type.shape, i.type.dtype) for i in inputs))
         return Apply(self, inputs, [pt.tensor(dtype=dtype, shape=shape)])
 
-    @functools.cache  # noqa: B019  (one entry for each Op and types; tracing `apply` takes milliseconds)
     def result(self, *types):
         """(shape, dtype) of the output from those of the inputs."""
-        out = jax.eval_shape(self.apply, *(jax.ShapeDtypeStruct(*t) for t in types))
-        return out.shape, str(out.dtype)
+        return _result(self, *types)
 
     def perform(self, node, inputs, output_storage):
         output_storage[0][0] = np.asarray(self.apply(*inputs))
+
+
+@functools.cache  # tracing takes milliseconds
+def _result(op, *types):
+    out = jax.eval_shape(op.apply, *(jax.ShapeDtypeStruct(*t) for t in types))
+    return out.shape, str(out.dtype)
 
 
 @jax_funcify.register(JaxOp)
