@@ -4,6 +4,7 @@ The state of a run is a dict of device arrays named after the shared variables (
 segment and never visits the host in between. `ops` and this module are the only ones that know JAX.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -35,10 +36,10 @@ def select_device(name):
 
 
 def keep_programs():
-    """Keep compiled programs in $XDG_CACHE_HOME/deep-learning-storage (~/.cache), so that the next run starts at once.
+    """Keep compiled programs in $XDG_CACHE_HOME/deep-learning-storage (~/.cache), so that the next run need not.
 
-    One folder for each kind of processor, as a home may be shared. JAX_COMPILATION_CACHE_DIR names another, and where
-    nothing can be written nothing is kept.
+    One folder for each kind of processor and version, as a home may be shared. JAX_COMPILATION_CACHE_DIR names another,
+    and where nothing can be written nothing is kept.
     """
     if jax.config.jax_compilation_cache_dir is None:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "deep-learning-storage"
@@ -47,6 +48,7 @@ def keep_programs():
             features = "".join(line for line in described if line.startswith(("model name", "flags", "Features")))
         except OSError:
             features = platform.machine() + platform.processor()
+        features += f"{platform.python_version()} {jax.__version__}"  # they may compress in different ways
         folder /= f"programs-{hashlib.sha256(features.encode()).hexdigest()[:12]}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,8 @@ def _drop_damaged(folder):
         try:
             compilation_cache.decompress_executable(path.read_bytes())
         except Exception:  # whatever the decompressor says
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def device_name():

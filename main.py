@@ -218,7 +218,7 @@ def data_folder(a):
 
 def load_data(task, a):
     """The data set, from the folder that the options and the environment name; the sample is made on first use."""
-    folder = a.data or (Path("data/sample") if a.sample else Path(os.environ.get("PYLEARN2_DATA_PATH") or "data"))
+    folder = data_folder(a)
     if a.sample:
         from utilities.sample_data import ensure_sample
 

@@ -27,6 +27,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from utilities.cifar10_preprocessing import Parser
+
 TASKS = ("PI_MNIST", "MNIST", "CIFAR10")  # SVHN's network is CIFAR10's
 FORMATS = ("FLP", "HFLP", "FXP", "DFXP")
 PEERS = {"eager": ("FLP", "FXP", "DFXP"), "compile": ("FLP", "FXP", "DFXP"), "qpytorch": ("FXP",)}
@@ -325,13 +327,6 @@ def compare(options, command):
             if path:
                 path.write_text(text)
     print(markdown(report))
-
-
-class Parser(argparse.ArgumentParser):
-    """Without the usage: one line, status 2."""
-
-    def error(self, message):
-        self.exit(2, f"benchmark: {message}\n")
 
 
 def processor():

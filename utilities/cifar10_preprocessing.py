@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from datasets import DataError, load_cifar10
+from main import folder
 from utilities.sample_data import ensure_sample
 
 
@@ -21,13 +22,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"{self.prog.rpartition('.')[2]}: {' '.join(str(message).splitlines())}\n")
-
-
-def folder(text):
-    """A path from the command line; empty, as from a variable that is not set, it would mean the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty")
-    return Path(text)
 
 
 def parser(name, description):

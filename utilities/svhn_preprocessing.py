@@ -12,8 +12,9 @@ import os
 import sys
 
 from datasets import DataError
+from main import folder
 from preprocessing import preprocess_svhn
-from utilities.cifar10_preprocessing import data_folder, folder, parser
+from utilities.cifar10_preprocessing import data_folder, parser
 
 
 def main(arguments=None):
