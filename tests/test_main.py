@@ -200,8 +200,9 @@ def test_compiled_programs_are_kept(sample, tmp_path, program, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     line = ["PI_MNIST", "FLP", "--data", sample, "--sample", "--stop-after", "1", "--out"]
     assert program(*line, "first", cwd=tmp_path).stderr == ""
-    kept = [path for path in tmp_path.glob("cache/deep-learning-storage/programs-*/*") if path.stat().st_size > 1000]
-    assert any("run" in path.name for path in kept)
+    # Only what always takes long to compile: the small programs are kept or not, as the machine is busy.
+    kept = [path for path in tmp_path.glob("cache/deep-learning-storage/programs-*/jit_*run-*") if path.stat().st_size > 1000]
+    assert kept
     assert program(*line, "again", cwd=tmp_path).stderr == ""
     whole = {path: path.stat().st_size for path in kept}
     for path in kept:
