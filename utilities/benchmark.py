@@ -14,6 +14,7 @@ torch and qtorch are installed, here or for another Python (--peer PYTHON).
 
 import argparse
 import datetime
+import gc
 import importlib.metadata
 import json
 import os
@@ -46,6 +47,7 @@ def answer(measurements):
 
 def worker(task, number_format, device):
     """Train and evaluate a network on random data; what is compiled is kept in a folder of the parent's."""
+    gc.set_threshold(100_000)  # as in main.py
     import numpy as np
 
     import compilation
