@@ -23,9 +23,16 @@ from pytensor.link.jax.dispatch import jax_funcify
 import ops
 from runs import RunError
 
+DeviceError = jax.errors.JaxRuntimeError  # what a device raises that is out of memory, or gone
 
-def select_device(name):
-    """Compute on "cpu", "gpu" or, with "auto", on a GPU if there is one; before anything is computed."""
+
+def select_device(name, deterministic=False):
+    """Compute on "cpu", "gpu" or, with "auto", on a GPU if there is one; before anything is computed.
+
+    deterministic: the same bits in every run on a GPU, too, where XLA else chooses among kernels and orders of sums.
+    """
+    if deterministic:
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
     if name != "auto":
         jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[name])
     try:
@@ -231,18 +238,19 @@ class TestProgram:
         classes = np.concatenate([t.argmax(axis=1), np.full(missing, -1)]).astype("int32")
         return to_device((x.reshape(-1, self.batch_size, x.shape[1]), classes.reshape(-1, self.batch_size)))
 
-    def __call__(self, state, prop_bits, x, classes):
-        """Number of wrong examples; x and classes from `arrange`."""
-        return int(self._program(state, prop_bits, x, classes))
+    def __call__(self, state, prop_bits, x, classes, first=0, last=None):
+        """Number of wrong examples in batches first..last-1; x and classes from `arrange`."""
+        last = len(x) if last is None else min(last, len(x))
+        return int(self._program(state, prop_bits, x, classes, np.int32(first), np.int32(last)))
 
-    def _count(self, state, prop_bits, x, classes):
+    def _count(self, state, prop_bits, x, classes, first, last):
         def batch(i, errors):
             (y,) = self._pass({"x": x[i], "prop_bits": prop_bits}, state)
             wrong = (y.argmax(axis=1) != classes[i]) & (classes[i] >= 0)
             return errors + wrong.sum(dtype="int32")
 
         with jax.default_matmul_precision("highest"):
-            return lax.fori_loop(0, len(x), batch, jnp.int32(0))
+            return lax.fori_loop(first, last, batch, jnp.int32(0))
 
 
 @jax.jit

@@ -6,6 +6,7 @@
 """
 
 import argparse
+import contextlib
 import gc
 import math
 import os
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 
 from datasets import DataError, load
-from runs import NEEDED, Run, RunError, Settings, describe
+from runs import LIMITS, NEEDED, Run, RunError, Settings, Stopped, Watcher, describe
 
 TASKS = ("PI_MNIST", "MNIST", "CIFAR10", "SVHN")
 EPILOG = """On real MNIST the published results are 1.05 % (PI_MNIST FLP), 1.10 % (HFLP), 1.39 % (FXP 5 19 19) and
@@ -48,17 +49,21 @@ def folder(text):
     return Path(text)
 
 
-# What the arguments after FORMAT are: name in trainer.Settings, check, help.
+# What the arguments after FORMAT are: name in runs.Settings, help.
 NUMBERS = {
-    "INITIAL_RANGE": ("initial_range", integer(-64, 64),
+    "INITIAL_RANGE": ("initial_range",
                       "FXP, DFXP: number of integer bits (position of the radix point) of every signal, -64..64"),
-    "PROP_BITS": ("prop_bits", integer(1, 31), "FXP, DFXP: bit-width of the propagations without the sign, 1..31"),
-    "UP_BITS": ("up_bits", integer(1, 31), "FXP, DFXP: bit-width of the stored parameters without the sign, 1..31"),
-    "RANGE_UPDATE_FREQ": ("range_update_frequency", integer(1, 10**9),
-                          "DFXP: batches between two updates of the ranges"),
-    "MAX_OVERFLOW": ("max_overflow", rate, "DFXP: overflow rate above which a range grows; 0.0001 is 0.01 %%"),
-    "INIT_EPOCHS": ("init_epochs", integer(0, 10**6), "DFXP: epochs with 31 bits that find the first ranges, >= 0"),
+    "PROP_BITS": ("prop_bits", "FXP, DFXP: bit-width of the propagations without the sign, 1..31"),
+    "UP_BITS": ("up_bits", "FXP, DFXP: bit-width of the stored parameters without the sign, 1..31"),
+    "RANGE_UPDATE_FREQ": ("range_update_frequency", "DFXP: batches between two updates of the ranges"),
+    "MAX_OVERFLOW": ("max_overflow", "DFXP: overflow rate above which a range grows; 0.0001 is 0.01 %%"),
+    "INIT_EPOCHS": ("init_epochs", "DFXP: epochs with 31 bits that find the first ranges, >= 0"),
 }
+
+
+def number(key, text):
+    """The value of a setting, ArgumentTypeError if it has none."""
+    return rate(text) if key == "max_overflow" else integer(*LIMITS[key])(text)
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,14 +84,14 @@ def parse(arguments):
     parser.add_argument("FORMAT", nargs="?", help="FLP (float32), HFLP (half precision), FXP (fixed point) or DFXP "
                         "(dynamic fixed point); FLP and HFLP need no more arguments, FXP three, DFXP six; those beyond "
                         "are ignored")
-    for name, (_, _, text) in NUMBERS.items():
+    for name, (_, text) in NUMBERS.items():
         parser.add_argument(name, nargs="?", help=text)
-    parser.add_argument("--epochs", type=integer(1, 10**6), metavar="N",
+    parser.add_argument("--epochs", type=integer(*LIMITS["epochs"]), metavar="N",
                         help="train N epochs instead of the published number; the schedules of learning rate and "
                         "momentum scale with it")
     parser.add_argument("--stop-after", type=integer(0, 10**6), metavar="K",
                         help="stop after epoch K of an unchanged schedule")
-    parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=1234, metavar="S",
+    parser.add_argument("--seed", type=integer(*LIMITS["seed"]), default=1234, metavar="S",
                         help="seed of all random streams (default 1234, the published one)")
     parser.add_argument("--data", type=folder, metavar="DIR",
                         help="folder of the data sets (default: $PYLEARN2_DATA_PATH, else data/)")
@@ -98,6 +103,8 @@ def parse(arguments):
                         help="go on with the run in --out, which must be there; TASK and what follows may be left out")
     parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto",
                         help="where to compute (default auto: a GPU if there is one)")
+    parser.add_argument("--deterministic", action="store_true",
+                        help="the same bits in every run on a GPU as well, at some cost in speed; a CPU needs no asking")
     parser.add_argument("--streams", choices=("device", "published"), default="device",
                         help="where dropout masks come from: the device's generator (default), or the published NumPy "
                         "streams, which follow the original program's trajectory")
@@ -119,9 +126,9 @@ def parse(arguments):
         parser.error(f"{a.FORMAT} needs {' '.join(needed[len(given):])} as well")
     a.settings = {"task": a.TASK, "format": a.FORMAT, "epochs": a.epochs, "seed": a.seed, "streams": a.streams}
     for name, text in given[: len(needed)]:
-        key, convert, _ = NUMBERS[name]
+        key, _ = NUMBERS[name]
         try:
-            a.settings[key] = convert(text)
+            a.settings[key] = number(key, text)
         except argparse.ArgumentTypeError as error:
             parser.error(f"{name}: {error}")
     if ignored := [text for _, text in given[len(needed):]]:
@@ -153,18 +160,14 @@ def print_result(record, run):
           f"{run.config()['epochs']} epochs; run folder {run.folder}", flush=True)
 
 
-class Stopped(Exception):
-    """A signal asked the program to end."""
-
-
 class Signals:
     """SIGINT and SIGTERM end the run after the segment in flight; a second one ends it at once.
 
-    Not as exceptions in the middle of things: some of JAX's callbacks swallow those.
+    Not as exceptions in the middle of training: some of JAX's callbacks swallow those.
     """
 
     def __init__(self):
-        self.received = None
+        self.received, self.patient = None, True
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
 
@@ -172,33 +175,47 @@ class Signals:
         if self.received:
             os._exit(128 + number)
         self.received = number
+        if not self.patient:
+            raise Stopped
+
+    @contextlib.contextmanager
+    def at_once(self):
+        """Within it, the first one ends the run at once, too."""
+        self.check()
+        self.patient = False
+        try:
+            yield
+        finally:
+            self.patient = True
 
     def check(self):
         if self.received:
             raise Stopped
 
 
-class Progress:
-    """A bar on stderr when that is a terminal: epoch, batches, images a second, time left."""
+class Progress(Watcher):
+    """A bar on stderr when that is a terminal: epoch, batches, images a second, time left; and an ear for signals."""
 
     def __init__(self, signals):
         self.bar, self.signals = None, signals
 
-    def start(self, trainer, last_epoch):
+    def note(self, text):
+        print(f"main.py: {text}", file=sys.stderr)
+
+    def resumed(self, trainer, last_epoch):
         if sys.stderr.isatty() and trainer.epoch < last_epoch:
             from tqdm import tqdm
 
-            done, per_epoch = max(trainer.epoch, 0), trainer.batches_per_epoch
-            self.bar = tqdm(total=last_epoch * per_epoch, initial=done * per_epoch, unit="batch", leave=False,
+            self.bar = tqdm(total=trainer.batches_until(last_epoch), initial=trainer.batches_done, unit="batch", leave=False,
                             dynamic_ncols=True)
-            self.batch_size, self.per_epoch = trainer.batch_size, per_epoch
+            self.trainer = trainer
 
-    def __call__(self, batches):
+    def trained(self, batches):
         self.signals.check()
         if self.bar is not None:
             self.bar.update(batches)
-            speed = (self.bar.format_dict["rate"] or 0) * self.batch_size
-            self.bar.set_description(f"epoch {-(-self.bar.n // self.per_epoch)}", refresh=False)
+            speed = (self.bar.format_dict["rate"] or 0) * self.trainer.batch_size
+            self.bar.set_description(f"epoch {self.trainer.epoch + 1}", refresh=False)
             self.bar.set_postfix_str(f"{speed:,.0f} images/s", refresh=False)
 
     def clear(self):
@@ -232,35 +249,41 @@ def load_data(task, a):
 
 def train(a, arguments, run, signals):
     """Train to the end, or to --stop-after; the modules that take long to import come in here."""
-    data = load_data(a.settings["task"], a)
+    with signals.at_once():
+        data = load_data(a.settings["task"], a)
     if run.exists:
         run.check_data(data.identity)
     import compilation
 
-    compilation.select_device(a.device)
+    compilation.select_device(a.device, a.deterministic)
     compilation.keep_programs()
     run.lock()
     from trainer import Diverged, Trainer
 
     progress = Progress(signals)
     settings = Settings(**a.settings)
-    trainer = Trainer(settings, data, progress=progress)
+    trainer = Trainer(settings, data)
     if settings.format == "DFXP" and settings.range_update_frequency > trainer.batches_per_epoch:
         print(f"main.py: an epoch has {trainer.batches_per_epoch} batches, so with RANGE_UPDATE_FREQ "
               f"{settings.range_update_frequency} the ranges never move", file=sys.stderr)
+    device = compilation.device_name()
     if not run.exists:
-        device = compilation.device_name()
-        run.start(["main.py", *arguments], settings, trainer.epochs, data.identity, a.sample, device)
+        run.start(["main.py", *arguments], settings, trainer.epochs, data.identity, device, sample=a.sample,
+                  deterministic=a.deterministic)
+    elif differing := run.compare_environment(device):
+        progress.note(f"the run was started with other versions or on another device ({differing}); its last bits may differ")
     last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
     try:
-        for record in run.follow(trainer, last_epoch, on_resume=lambda: progress.start(trainer, last_epoch)):
+        for record in run.follow(trainer, last_epoch, progress):
             progress.clear()
             report(record, sys.stdout)
-            signals.check()
     except Diverged as error:
-        kept = "nothing is kept, there was no checkpoint yet" if run.kept_epoch is None else \
-            f"the state after epoch {run.kept_epoch} is kept in {run.folder}"
+        kept = "nothing is kept, there was no checkpoint yet" if run.kept is None else \
+            f"the state {run.kept} is kept in {run.folder}"
         return fail(f"{error}; {kept}", 1)
+    except (compilation.DeviceError, MemoryError) as error:
+        return fail(f"the device cannot go on ({' '.join(str(error).split())[:200] or type(error).__name__}); the last "
+                    "checkpoint is as it was, the same command resumes from it", 1)
     finally:
         progress.close()
     print_result(run.last_record, run)
@@ -280,7 +303,10 @@ def main(arguments):
             run.check(Settings(**a.settings))
         elif run.exists:
             config = run.config()
+            if config["settings"]["task"] not in TASKS:
+                return fail(f"{run.config_path} names the task {config['settings']['task']!r}; there are {', '.join(TASKS)}")
             a.settings, a.sample = config["settings"], a.sample or bool(config.get("sample"))
+            a.deterministic = a.deterministic or bool(config.get("deterministic"))
         if run.exists and (record := run.finished(a.stop_after)):
             print_result(record, run)
             return 0
@@ -288,14 +314,17 @@ def main(arguments):
     except (RunError, DataError) as error:
         return fail(error)
     except Stopped:
-        kept = "nothing was kept yet, the same command starts again" if run is None or run.kept_epoch is None else \
-            f"the same command resumes after epoch {run.kept_epoch}"
+        kept = "nothing was kept yet, the same command starts again" if run is None or run.kept is None else \
+            f"the same command resumes {run.kept}"
         return fail(f"interrupted; {kept}", 128 + signals.received)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be printed, not even at exit
         return fail("nobody reads the output any more; the same command resumes from the last checkpoint", 1)
     except OSError as error:
         return fail(f"{error}; the last checkpoint is as it was, the same command resumes from it", 1)
+    finally:
+        if run:
+            run.unlock()
 
 
 if __name__ == "__main__":

@@ -2,19 +2,23 @@
 
     config.json      command, settings, data (file sums), versions, device, git revision
     metrics.jsonl    one line an epoch, as `trainer.Trainer.run` yields them
-    checkpoint.npz   all that the next epoch depends on
-    best.npz         parameters at the lowest validation error (layer0/W, layer0/b, ..., ranges in FXP and DFXP)
+    checkpoint.npz   all that the rest of the run depends on; the one before is checkpoint.previous.npz
+    best.npz         parameters at the lowest validation error (layer0/W, layer0/b, ...)
     final.npz        parameters after the last epoch; its presence says that the run is finished
 
-Every file is written under a temporary name and moved into place, so none is ever seen half-written.
+Every file is written under a temporary name and moved into place, so none is ever seen half-written. Arrays are kept with
+their CRC-32 sums (the .npz format is uncompressed zip), which are checked when they are read.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import platform
 import subprocess
 import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,11 +29,16 @@ CHECKPOINT_SECONDS = 30
 PACKAGES = ("numpy", "scipy", "pytensor", "jax", "jaxlib")
 
 
+LIMITS = {"initial_range": (-64, 64), "prop_bits": (1, 31), "up_bits": (1, 31), "range_update_frequency": (1, 10**9),
+          "max_overflow": (0, 1), "init_epochs": (0, 10**6), "epochs": (1, 10**6), "seed": (0, 2**32 - 1)}
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything that determines the result of a run, but for the data. Names as on the command line.
 
-    FLP and HFLP ignore initial_range and both bit-widths; all but DFXP ignore the last three.
+    FLP and HFLP ignore initial_range and both bit-widths; all but DFXP ignore the last three. ValueError unless every
+    number is within LIMITS.
     """
 
     task: str
@@ -43,6 +52,31 @@ class Settings:
     epochs: int | None = None  # None: as many as published
     seed: int = 1234
     streams: str = "device"
+
+    def __post_init__(self):
+        for name, (low, high) in LIMITS.items():
+            value, kinds = getattr(self, name), (int, float) if name == "max_overflow" else (int,)
+            if not (type(value) in kinds and low <= value <= high or name == "epochs" and value is None):
+                raise ValueError(f"{name} is {value!r}, not from {low} to {high}")
+        if self.streams not in ("device", "published"):
+            raise ValueError(f"streams is {self.streams!r}, not device or published")
+
+
+class Stopped(Exception):
+    """Somebody asked the run to end before its last epoch."""
+
+
+class Watcher:
+    """What `Run.follow` tells: each method may be overridden."""
+
+    def resumed(self, trainer, last_epoch):
+        """`trainer` stands where training goes on."""
+
+    def trained(self, batches):
+        """As many batches more; may raise Stopped."""
+
+    def note(self, text):
+        """One line for the user."""
 
 
 class RunError(Exception):
@@ -74,15 +108,22 @@ def environment(device):
             "device": device, "git_revision": revision}
 
 
-def write_atomically(path, write):
-    """Let `write(file)` fill a file that then takes the place of `path`, whole or not at all."""
+def write_atomically(path, write, keep=None):
+    """Let `write(file)` fill a file that then takes the place of `path`, whole or not at all; `keep` becomes the old one."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         with open(partial, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(partial, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except BaseException:
         partial.unlink(missing_ok=True)  # it may be what fills the disk
         raise
@@ -105,7 +146,9 @@ class Run:
         self.folder = Path(folder)
         self.config_path, self.metrics_path = self.folder / "config.json", self.folder / "metrics.jsonl"
         self.checkpoint_path, self.final_path = self.folder / "checkpoint.npz", self.folder / "final.npz"
-        self._lock = self.kept_epoch = self.last_record = None
+        self.previous_path = self.folder / "checkpoint.previous.npz"
+        self._lock = self._writing = self.last_record = None
+        self.kept = None  # where the last checkpoint is, in words
         try:
             strangers = [] if self.config_path.exists() or not self.folder.exists() else \
                 [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
@@ -156,22 +199,30 @@ class Run:
             raise RunError(f"{self.folder} is in use by another process; wait for it or give another folder with "
                            "--out") from None
 
-    def start(self, command, settings, epochs, identity, sample, device):
+    def unlock(self):
+        """Let others in, if `lock` has kept them out."""
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def start(self, command, settings, epochs, identity, device, **options):
         """Write config.json of a new run: `epochs` is what settings.epochs comes to, `identity` that of the data."""
         write_json(self.config_path, {"command": command, "settings": asdict(settings), "epochs": epochs,
-                                      "data": identity, "sample": sample, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                                      "data": identity, **options, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
                                       **environment(device)})
+
+    def compare_environment(self, device):
+        """What differs from where an existing run was started, in words; "" if nothing does."""
+        there, here = ({**c.get("versions", {}), "device": c.get("device")} for c in (self.config(), environment(device)))
+        return ", ".join(f"{name} {there.get(name)} then, {here[name]} now" for name in here if here[name] != there.get(name))
 
     def records(self):
         """The lines of metrics.jsonl, but for a last one cut short; RunError if another is damaged."""
         try:
             lines = self.metrics_path.read_text().split("\n")[:-1] if self.metrics_path.exists() else []
-            records = [json.loads(line) for line in lines]
-            if any(not {"epoch", "validation_error", "test_error", "best_epoch"} <= r.keys() for r in records):
-                raise ValueError("a line is no record of an epoch")
+            return check_records([json.loads(line) for line in lines])
         except (OSError, ValueError, AttributeError) as error:
             raise RunError(f"{self.metrics_path} is damaged ({error})") from None
-        return records
 
     def finished(self, stop_after=None):
         """The last record of a run that has got to its last epoch, or to `stop_after`; else None."""
@@ -183,56 +234,140 @@ class Run:
             return None  # `follow` writes metrics.jsonl anew from the checkpoint
         return records[-1] if records and records[-1]["epoch"] >= target else None
 
-    def follow(self, trainer, last_epoch, on_resume=lambda: None):
-        """Train to `last_epoch`, from the checkpoint if there is one; yields each epoch's record once it is kept.
+    def follow(self, trainer, last_epoch, watcher=None):
+        """Train to `last_epoch`, from the last checkpoint if there is one; yields each epoch's record once it is written.
 
-        on_resume is called once, when `trainer` stands where training goes on. The checkpoint has the records so far, so
-        metrics.jsonl always has each epoch once, whatever happened to it. The last record is
-        then in `last_record`.
+        metrics.jsonl always has each epoch once, whatever happened to it: the checkpoint has the records so far. When
+        `watcher` raises Stopped, a checkpoint is written first. The last record is then in `last_record`.
         """
-        records = []
-        if self.checkpoint_path.exists():
+        watcher = watcher or Watcher()
+
+        def after_segment(batches):
+            watcher.trained(batches)
+            first = self.kept is None and self._writing is None and (batches or self._records)
+            if first or time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
+                self.checkpoint(trainer)
+
+        trainer.progress = after_segment
+        with self.open(trainer, watcher.note):
+            watcher.resumed(trainer, last_epoch)
             try:
-                arrays = load_npz(self.checkpoint_path)
-                facts = json.loads(arrays.pop("facts").item())
-                records = facts.pop("records")
-                trainer.restore(arrays, facts)
-            except (RunError, KeyError, ValueError, TypeError) as error:
-                raise RunError(f"{self.checkpoint_path} is damaged ({error}); remove it to start the run over") from None
-            self.kept_epoch = trainer.epoch
-        on_resume()
+                for record in trainer.run(last_epoch):
+                    self.add(record)
+                    after_segment(0)
+                    yield record
+            except Stopped:
+                self.checkpoint(trainer)
+                raise
+            self.checkpoint(trainer)
+            self._wait()
+            self._save("final.npz", trainer.parameters())
+        self.last_record = self._records[-1]
+
+    @contextlib.contextmanager
+    def open(self, trainer, note):
+        """Put `trainer` where the last good checkpoint is, and be ready for `add` and `checkpoint`."""
+        self._records = self._load(trainer, note)
         self.final_path.unlink(missing_ok=True)
-        lines = "".join(json.dumps(r) + "\n" for r in records)
+        lines = "".join(json.dumps(r) + "\n" for r in self._records)
         write_atomically(self.metrics_path, lambda file: file.write(lines.encode()))
-        saved, best = time.monotonic(), None
-        with open(self.metrics_path, "a") as metrics:
-            for record in trainer.run(last_epoch):
-                records.append(record)
-                metrics.write(json.dumps(record) + "\n")
-                metrics.flush()
-                if record["best_epoch"] == record["epoch"]:
-                    best = trainer.parameters()
-                due = self.kept_epoch is None or time.monotonic() - saved >= CHECKPOINT_SECONDS
-                if due or record["epoch"] == last_epoch:
-                    # The best parameters first: a rerun from the older checkpoint would find them again.
-                    if best is not None:
-                        self._save("best.npz", best)
-                    arrays, facts = trainer.snapshot()
-                    facts["records"] = records
-                    self._save("checkpoint.npz", arrays | {"facts": np.array(json.dumps(facts))})
-                    saved, best, self.kept_epoch = time.monotonic(), None, record["epoch"]
-                yield record
-        self._save("final.npz", trainer.parameters())
-        self.last_record = records[-1]
+        self._saved, self._best_epoch = time.monotonic(), None
+        with ThreadPoolExecutor(1, "checkpoint") as self._writer, open(self.metrics_path, "a") as self._metrics:
+            try:
+                yield
+            finally:
+                self._wait()
 
-    def _save(self, name, arrays):
-        write_atomically(self.folder / name, lambda file: np.savez(file, **arrays))
+    def add(self, record):
+        """Write the record of an epoch."""
+        self._records.append(record)
+        self._metrics.write(json.dumps(record) + "\n")
+        self._metrics.flush()
+
+    def checkpoint(self, trainer):
+        """Copy what the rest of the run depends on; it is written while training goes on. One at a time."""
+        self._wait()
+        arrays, facts = trainer.snapshot()
+        facts |= {"records": list(self._records), **self._identity()}
+        self._writing = self._writer.submit(self._write, arrays, facts, trainer.position())
+        self._saved = time.monotonic()
+
+    def _wait(self):
+        """Until the checkpoint in flight, if any, is written; raises what kept it from being written."""
+        writing, self._writing = self._writing, None
+        if writing:
+            self.kept = writing.result()
+
+    def _write(self, arrays, facts, position):
+        self._save("checkpoint.npz", arrays | {"facts": np.array(json.dumps(facts).encode())}, self.previous_path)
+        best_epoch = facts["best"] and facts["best"]["best_epoch"]
+        if best_epoch != self._best_epoch:
+            best = {name.removeprefix("best/"): a for name, a in arrays.items() if name.startswith("best/")}
+            self._save("best.npz", best)
+            self._best_epoch = best_epoch
+        return position
+
+    def _load(self, trainer, note):
+        """Restore the newest good checkpoint and return its records; a damaged one is reported and removed."""
+        wrong = []
+        for path in (self.checkpoint_path, self.previous_path):
+            if not path.exists():
+                continue
+            try:
+                arrays = load_npz(path)
+                facts = json.loads(arrays.pop("facts").item())
+                if differing := [k for k, v in self._identity().items() if facts[k] != v]:
+                    raise ValueError(f"it is that of a run of other {' and '.join(differing)}")
+                records = check_records(facts["records"])
+                if [r["epoch"] for r in records] != list(range(facts["epoch"] + 1)):
+                    raise ValueError("it does not have the record of each epoch")
+                trainer.restore(arrays, facts)
+            except (RunError, KeyError, ValueError, TypeError, AttributeError) as error:
+                what = error if isinstance(error, (RunError, ValueError)) else f"{type(error).__name__}: {error}"
+                wrong.append(f"{path} is damaged ({what})")
+                continue
+            self.kept = trainer.position()
+            if wrong:
+                os.replace(path, self.checkpoint_path)
+                note(f"{wrong[0]}; going on from the one before, {self.kept}")
+            return records
+        if wrong:
+            raise RunError(f"{' and '.join(wrong)}; remove it to start the run over")
+        return []
+
+    def _identity(self):
+        """What a checkpoint must have in common with its run."""
+        config = self.config()
+        return {"settings": config["settings"], "data": config["data"]}
+
+    def _save(self, name, arrays, keep=None):
+        write_atomically(self.folder / name, lambda file: np.savez(file, **arrays), keep)
 
 
-def load_npz(path):
-    """The arrays of an .npz file (no pickles), or a RunError."""
+def check_records(records):
+    """Records of epochs, as they are; ValueError if they are anything else."""
+    needed = {"epoch", "validation_error", "test_error", "best_epoch", "best_validation_error", "best_test_error"}
+    if any(not needed <= r.keys() for r in records):
+        raise ValueError("a line is no record of an epoch")
+    return records
+
+
+def load_npz(path, compressed=False):
+    """The arrays of an .npz file, or a RunError.
+
+    No pickles, and unless asked for nothing compressed: then no more memory is taken than the file is large.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except Exception as error:  # np.load raises whatever its zip, header or number parsers do
+        arrays = {}
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.compress_type != zipfile.ZIP_STORED and not compressed:
+                    raise ValueError(f"{member.filename} is compressed")
+                with archive.open(member) as file:
+                    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                    shape, fortran, dtype = header[np.lib.format.read_magic(file)](file)
+                    content = np.frombuffer(file.read(), dtype)  # its end is where the sum is checked
+                arrays[member.filename.removesuffix(".npy")] = content.reshape(shape, order="F" if fortran else "C")
+        return arrays
+    except Exception as error:  # whatever the parsers of zip files, headers and numbers raise
         raise RunError(f"{path} cannot be read ({type(error).__name__}: {error})") from None

@@ -1,11 +1,15 @@
 """What several test modules share."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from runs import load_npz
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,3 +34,15 @@ def program():
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, **options)
 
     return run
+
+
+def assert_same_run(one, other):
+    """Two run folders hold the same, but for times."""
+    for name in ("final.npz", "best.npz", "checkpoint.npz"):
+        a, b = load_npz(one / name), load_npz(other / name)
+        assert a.keys() == b.keys()
+        a.pop("facts", None)  # has times; the records are compared below
+        assert all(np.array_equal(a[key], b[key]) for key in a), name
+    timeless = [[{k: v for k, v in json.loads(line).items() if k not in ("seconds", "images_per_second")}
+                 for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, other)]
+    assert timeless[0] == timeless[1]

@@ -33,11 +33,13 @@ def spread(median):
 
 def test_table():
     row = {"ms_per_batch": spread(4.0), "ms_per_test_image": spread(0.5), "to_first_batch_s": [9.0, 3.0], "peak_GiB": 1.0,
-           "to_floor": spread(2.0), "peers": {}}
+           "to_floor": spread(2.0), "peers": {},
+           "checkpoint": {"copy_s": spread(0.01), "write_s": spread(0.14), "every_s": 30}}
     peers = {"eager": {"ms_per_batch": spread(12.0), "to_ours": spread(3.0)},
              "compile": {"ms_per_batch": spread(10.0), "to_ours": spread(2.5)}, "qpytorch": {"why_not": "no qtorch"}}
     report = {"results": [{"task": "MNIST", "formats": {"FLP": row, "FXP": row | {"to_FLP": spread(1.25), "peers": peers}}}]}
-    head, _, flp, fxp = benchmark.markdown(report).splitlines()
+    head, _, flp, fxp, _, _, _, checkpoints, _ = benchmark.markdown(report).splitlines()
+    assert checkpoints == "| MNIST | FLP | 0.010 | 0.140 | 0.50 |"
     assert len({line.count("|") for line in (head, flp, fxp)}) == 1
     assert flp.split(" | ")[:3] == ["| MNIST", "FLP", "4.0 (2.0 - 8.0)"]
     cells = [cell.strip() for cell in fxp.strip("|").split("|")]

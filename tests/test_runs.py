@@ -33,7 +33,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 def test_config_round_trip_and_comparison(tmp_path):
     run = Run(tmp_path / "run")
     run.lock()
-    run.start(["main.py"], SETTINGS, 800, {"file": "md5"}, False, "cpu: cpu")
+    run.start(["main.py"], SETTINGS, 800, {"file": "md5"}, "cpu: cpu")
     again = Run(tmp_path / "run")
     again.check(SETTINGS)
     again.check_data({"file": "md5"})
@@ -53,7 +53,8 @@ def test_a_damaged_config_is_named(tmp_path, text):
 
 def test_a_record_cut_short_is_not_read(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    record = {"epoch": 0, "validation_error": 90.0, "test_error": 90.0, "best_epoch": 0}
+    record = {"epoch": 0, "validation_error": 90.0, "test_error": 90.0, "best_epoch": 0, "best_validation_error": 90.0,
+              "best_test_error": 90.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n" + '{"epoch": 1, "LR": 0.')
     assert Run(tmp_path).records() == [record]
 

@@ -28,6 +28,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from runs import CHECKPOINT_SECONDS
 from utilities.cifar10_preprocessing import Parser
 
 TASKS = ("PI_MNIST", "MNIST", "CIFAR10")  # SVHN's network is CIFAR10's
@@ -51,6 +52,7 @@ def worker(task, number_format, device):
     import numpy as np
 
     import compilation
+    import runs
     from model import TASKS as SCHEDULES
     from model import Network
 
@@ -86,12 +88,22 @@ def worker(task, number_format, device):
         testing(state, np.int32(9), *test_set)
         return 1e3 * (time.perf_counter() - start) / n_test
 
+    def checkpoint():
+        """Seconds to copy the state, for which training waits, and to write it, meanwhile; on the disk of temporary files."""
+        start = time.perf_counter()
+        arrays = compilation.to_host(state) | {f"best/{n}": a for n, a in compilation.to_host(
+            {v.name: state[v.name] for layer in network.layers for v in (layer.W, layer.b)}).items()}
+        copied = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            runs.write_atomically(Path(folder) / "checkpoint.npz", lambda file: np.savez(file, **arrays))
+        return [copied - start, time.perf_counter() - copied]
+
     def facts():
         return {"device": compilation.device_name(), "versions": {name: importlib.metadata.version(name)
                                                                   for name in ("pytensor", "jax", "jaxlib", "numpy")},
                 "peak_GiB": compilation.peak_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
-    answer({"first": lambda: run(1), "train": train, "test": test, "facts": facts})
+    answer({"first": lambda: run(1), "train": train, "test": test, "checkpoint": checkpoint, "facts": facts})
 
 
 def products(network, batch_size):
@@ -148,11 +160,15 @@ class Process:
     def __init__(self, command, **environment):
         self.running.append(self)
         self.started, self.why, self.process = time.perf_counter(), None, None
+        # A signal must find the process known here. It will not hear any itself; `close` kills it.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                             text=True, cwd=ROOT, env=os.environ | environment)
         except OSError as error:
             self.why = f"{command[0]}: {error.strerror}"
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def read(self):
         if self.why is not None:
@@ -239,8 +255,10 @@ def measure(task, formats, rounds, device, peer, say):
     result = {"task": task, "floor_ms": spread(times["floor"]), "GFLOP": facts["floor"]["flop"] / 1e9, "formats": {}}
     for name in formats:
         test = [processes[name].ask("test") for _ in range(rounds)]
+        copy, write = zip(*(processes[name].ask("checkpoint") for _ in range(rounds)), strict=True)
         row = result["formats"][name] = {
             "ms_per_batch": spread(times[name]), "ms_per_test_image": spread(test), "to_first_batch_s": start_up[name],
+            "checkpoint": {"copy_s": spread(copy), "write_s": spread(write), "every_s": CHECKPOINT_SECONDS},
             "peak_GiB": facts[name]["peak_GiB"], "to_floor": ratios(times[name], times["floor"]),
             "GFLOP_per_s": 1e3 * result["GFLOP"] / statistics.median(times[name]), "peers": {}}
         for (number_format, variant), p in peers.items():
@@ -259,7 +277,7 @@ def measure(task, formats, rounds, device, peer, say):
 # ------------------------------------------------------------------------------------------------------------- report
 
 def markdown(report):
-    """The report's table."""
+    """The report's tables: speed, and what checkpoints cost."""
     lines = ["| task | format | ms a batch | ms a test image | to the floor | to the format before | first batch (again), s "
              "| peak, GiB | PyTorch eager, ms | compiled, ms | QPyTorch, ms | fastest / ours |",
              "|---|---|---|---|---|---|---|---|---|---|---|---|"]
@@ -278,6 +296,13 @@ def markdown(report):
                 f"{row['to_floor']['median']:.2f}", f"{before['median']:.2f}" if before else "",
                 "{:.1f} ({:.1f})".format(*row['to_first_batch_s']), f"{row['peak_GiB']:.2f}", *cells,
                 times(fastest, 2) if fastest else ""]) + " |")
+    lines += ["", "| task | format | checkpoint copied, s | written, s | of the time, % |", "|---|---|---|---|---|"]
+    for result in report["results"]:
+        for name, row in result["formats"].items():
+            copied, written = (row["checkpoint"][what]["median"] for what in ("copy_s", "write_s"))
+            # As if training stood still while it is written, too.
+            share = 100 * (copied + written) / row["checkpoint"]["every_s"]
+            lines.append(f"| {result['task']} | {name} | {copied:.3f} | {written:.3f} | {share:.2f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -45,7 +45,7 @@ class Trace:
     """A recorded trace: its metadata and arrays."""
 
     def __init__(self, path):
-        self.arrays = load_npz(path)
+        self.arrays = load_npz(path, compressed=True)
         self.folder, self.meta = Path(path).parent, json.loads(self.arrays["meta_json"].item())
 
     def __contains__(self, name):
@@ -336,7 +336,9 @@ def replay_run(trace, report):
     rows = [i for i, (kind, _) in enumerate(events) if kind == "train_batch"]
     batches = iter(rows)
 
-    def after_batch(_):
+    def after_batch(trained):
+        if not trained:
+            return
         row = next(batches)
         if row + 1 < len(events) and events[row + 1][0] == "update_range":
             row += 1
