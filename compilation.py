@@ -175,6 +175,7 @@ class TrainingProgram:
         self._updated = [v.name for v in updates]
         self._shapes = [(batch_size, layer.input_size) for layer in network.layers]
         self._program = jax.jit(self._run, donate_argnums=0, static_argnames="narrow")
+        self._together = jax.jit(self._run_together, donate_argnums=0, static_argnames="narrow")
 
     def __call__(self, state, constants, x, t, rows, batches, masks=None):
         """Train on a segment; `state` is consumed and its successor returned.
@@ -191,13 +192,42 @@ class TrainingProgram:
             Batches of this epoch before this segment.
         masks : list of uint8 (count, batch_size, layer inputs), one a layer, for masks="given"
         """
+        rows, masks, count = self._filled_up(rows, masks)
+        return self._program(state, constants, x, t, rows, np.int32(batches), count, masks, narrow=self.narrow(constants))
+
+    def together(self, calls):
+        """What `__call__` gives for each of several argument tuples, as one program; a list of states.
+
+        They must have the same x and t, rows of the same shape, and the same `narrow`. On a GPU they are one batched
+        computation; a CPU does one after the other, which is faster there.
+        """
+        if len(calls) == 1:
+            return [self(*calls[0])]
+        states, constants, x, t, rows, batches, masks = zip(*calls, strict=True)
+        rows, masks, counts = zip(*(self._filled_up(r, m) for r, m in zip(rows, masks, strict=True)), strict=True)
+        return self._together(states, constants, x[0], t[0], rows, tuple(map(np.int32, batches)), counts[0], masks,
+                              narrow=self.narrow(constants[0]))
+
+    def narrow(self, constants):
+        """Whether the program for narrow formats serves these constants: there are at most two."""
+        return tf32_pays() and self.network.format.significant_bits(int(constants["prop_bits"])) <= ops.TF32_BITS
+
+    def _filled_up(self, rows, masks):
+        """(rows, masks) of a whole segment, and how many batches of it count: one program for all lengths."""
         count, missing = len(rows), self.segment - len(rows)
-        if missing:  # one program for all lengths
+        if missing:
             rows, *masks_ = (np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)])
                              for a in (rows, *(masks or [])))
             masks = masks and masks_
-        narrow = tf32_pays() and self.network.format.significant_bits(int(constants["prop_bits"])) <= ops.TF32_BITS
-        return self._program(state, constants, x, t, rows, np.int32(batches), np.int32(count), masks, narrow=narrow)
+        return rows, masks, np.int32(count)
+
+    def _run_together(self, states, constants, x, t, rows, batches, count, masks, narrow=False):
+        def one(state, constants, rows, batches, masks):
+            return self._run(state, constants, x, t, rows, batches, count, masks, narrow)
+
+        stacked = jax.tree.map(lambda *a: jnp.stack(a), *zip(states, constants, rows, batches, masks, strict=True))
+        new = lax.map(lambda member: one(*member), stacked) if jax.default_backend() == "cpu" else jax.vmap(one)(*stacked)
+        return [jax.tree.map(lambda a, i=i: a[i], new) for i in range(len(states))]
 
     def _run(self, state, constants, x, t, rows, batches, count, masks, narrow=False):
         self.compilations += 1

@@ -66,6 +66,28 @@ def number(key, text):
     return rate(text) if key == "max_overflow" else integer(*LIMITS[key])(text)
 
 
+def settings_of(task, number_format, numbers, **options):
+    """The keyword arguments of runs.Settings from words of the command line; those a format does not need are left out.
+
+    ArgumentTypeError says what is wrong.
+    """
+    if task not in TASKS:
+        raise argparse.ArgumentTypeError(f"TASK {task!r} is none of {', '.join(TASKS)}")
+    if number_format not in NEEDED:
+        raise argparse.ArgumentTypeError(f"FORMAT {number_format!r} is none of {', '.join(NEEDED)}")
+    needed = list(NUMBERS)[: NEEDED[number_format]]
+    if len(numbers) < len(needed):
+        raise argparse.ArgumentTypeError(f"{number_format} needs {' '.join(needed[len(numbers):])} as well")
+    settings = {"task": task, "format": number_format, **options}
+    for name, text in zip(needed, numbers, strict=False):
+        key, _ = NUMBERS[name]
+        try:
+            settings[key] = number(key, text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{name}: {error}") from None
+    return settings
+
+
 class Parser(argparse.ArgumentParser):
     def error(self, message):
         raise SystemExit(fail(f"{message} (python main.py -h explains the arguments)"))
@@ -116,24 +138,19 @@ def parse(arguments):
         return a
     if a.TASK is None or a.FORMAT is None:
         parser.error("TASK and FORMAT are missing" if a.TASK is None else "FORMAT is missing")
-    if a.TASK not in TASKS:
-        parser.error(f"TASK {a.TASK!r} is none of {', '.join(TASKS)}")
-    if a.FORMAT not in NEEDED:
-        parser.error(f"FORMAT {a.FORMAT!r} is none of {', '.join(NEEDED)}")
-    given = [(name, getattr(a, name)) for name in NUMBERS if getattr(a, name) is not None]
-    needed = list(NUMBERS)[: NEEDED[a.FORMAT]]
-    if len(given) < len(needed):
-        parser.error(f"{a.FORMAT} needs {' '.join(needed[len(given):])} as well")
-    a.settings = {"task": a.TASK, "format": a.FORMAT, "epochs": a.epochs, "seed": a.seed, "streams": a.streams}
-    for name, text in given[: len(needed)]:
-        key, _ = NUMBERS[name]
-        try:
-            a.settings[key] = number(key, text)
-        except argparse.ArgumentTypeError as error:
-            parser.error(f"{name}: {error}")
-    if ignored := [text for _, text in given[len(needed):]]:
+    given = [getattr(a, name) for name in NUMBERS if getattr(a, name) is not None]
+    try:
+        a.settings = settings_of(a.TASK, a.FORMAT, given, epochs=a.epochs, seed=a.seed, streams=a.streams)
+    except argparse.ArgumentTypeError as error:
+        parser.error(error)
+    if ignored := given[NEEDED[a.FORMAT]:]:
         print(f"main.py: {a.FORMAT} ignores {' '.join(ignored)}", file=sys.stderr)
     return a
+
+
+def run_name(settings, sample):
+    """The usual name of a run's folder."""
+    return "_".join(describe(settings) + (["sample"] if sample else []))
 
 
 def report(record, out):
@@ -295,8 +312,7 @@ def main(arguments):
     gc.set_threshold(100_000)  # imports and graphs are many objects and no garbage: a tenth of the time to the first batch
     signals, run = Signals(), None
     try:
-        name = a.settings and "_".join(describe(Settings(**a.settings)) + (["sample"] if a.sample else []))
-        run = Run(a.out or Path("runs") / name)
+        run = Run(a.out or Path("runs") / run_name(Settings(**a.settings), a.sample))
         if a.resume and not run.exists:
             return fail(f"there is no run in {run.folder} to resume")
         if run.exists and a.settings:

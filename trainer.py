@@ -80,6 +80,8 @@ class Trainer:
         Its parts `train`, `valid`, `test` have len() and read(start, stop) -> x float32 (n, inputs), t one-hot float32.
     batch_size, segment, masks : optional
         Instead of the task's, and of the mask source that settings.streams names: an object like the two above.
+    like : Trainer, optional
+        One of the same task, format, streams and data: its compiled programs and its data on the device are used.
     progress : optional
         Called with the number of batches just trained whenever the state is whole: after each segment, and with 0 between
         pieces of an evaluation. It may take a snapshot, and may raise to end the run.
@@ -87,7 +89,7 @@ class Trainer:
         Passed to the network.
     """
 
-    def __init__(self, settings, data, batch_size=None, segment=None, masks=None, progress=None, **size):
+    def __init__(self, settings, data, batch_size=None, segment=None, masks=None, progress=None, like=None, **size):
         self.settings, self.data, self.task = settings, data, TASKS[settings.task]
         self.batch_size, self.segment = batch_size or self.task.batch_size, segment or self.task.segment
         self.progress = progress or (lambda batches: None)
@@ -106,10 +108,13 @@ class Trainer:
         self._started = self._pass = self._initialised = self._untrained = None
         self.epochs = self.task.epochs if settings.epochs is None else settings.epochs
         self.schedule = self.task.schedule(self.epochs)
-        self.training = TrainingProgram(self.network, self.batch_size, self.segment, masks.kind)
-        self.testing = TestProgram(self.network, self.batch_size)
+        if like is None:
+            self.training = TrainingProgram(self.network, self.batch_size, self.segment, masks.kind)
+            self.testing = TestProgram(self.network, self.batch_size)
+            self._parts = {}
+        else:
+            self.training, self.testing, self._parts = like.training, like.testing, like._parts
         self.state = to_device({v.name: v.get_value() for v in self.network.state} | mask_state(settings.seed))
-        self._parts = {}
 
     # Runs.
 

@@ -31,6 +31,8 @@ def test_curves_of_a_run(sample, tmp_path):
 
 @pytest.mark.parametrize("kind", ["curves", "filters"])
 def test_a_folder_without_a_run_gives_one_line(kind, tmp_path, capsys):
-    assert figures.main([kind, str(tmp_path / "nothing"), "-o", str(tmp_path / "x.png")]) == 2
+    with pytest.raises(SystemExit) as stop:
+        figures.main([kind, str(tmp_path / "nothing"), "-o", str(tmp_path / "x.png")])
+    assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
