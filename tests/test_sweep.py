@@ -241,7 +241,8 @@ def test_lines_of_the_papers_figures(tmp_path):
     key, _, common = figures.SWEPT["fig2"]
     lines, without = figures.sweep_lines(outcomes, key, common)
     fxp, dfxp = (next(points for rest, points in lines.items() if rest.format == f) for f in ("FXP", "DFXP"))
-    assert [(x, round(mean, 6), n) for x, mean, _, n in fxp] == [(9, 4.0, 1), (19, 1.2, 2)] and without == []
+    assert [(x, round(mean, 6), n) for x, mean, _, n in fxp] == [(9, 4.0, 1), (19, 1.2, 2)]
+    assert without == ["PI_MNIST"]  # of the run that is longer
     assert fxp[1][2] == pytest.approx(0.2 / 2**0.5) and [p[:2] for p in dfxp] == [(9, 1.5), (10, 1.5)]
 
 
