@@ -5,14 +5,20 @@
     python main.py CIFAR10 DFXP 5 9 11 100 0.0001 2
 """
 
-import argparse
-import contextlib
-import gc
-import math
 import os
-import re
 import signal
 import sys
+
+if __name__ == "__main__":  # while the rest is imported, Ctrl-C has nothing to keep and nothing to tell
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: os._exit(128 + number))
+
+import argparse
+import contextlib
+import errno
+import gc
+import math
+import re
 from pathlib import Path
 
 from datasets import DataError, load
@@ -94,7 +100,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def fail(message, status=2):
-    print(f"main.py: {message}", file=sys.stderr)
+    print(f"main.py: {' '.join(str(message).splitlines())}", file=sys.stderr)
     return status
 
 
@@ -113,7 +119,7 @@ def parse(arguments):
                         "momentum scale with it")
     parser.add_argument("--stop-after", type=integer(0, 10**6), metavar="K",
                         help="stop after epoch K of an unchanged schedule")
-    parser.add_argument("--seed", type=integer(*LIMITS["seed"]), default=1234, metavar="S",
+    parser.add_argument("--seed", type=integer(*LIMITS["seed"]), metavar="S",
                         help="seed of all random streams (default 1234, the published one)")
     parser.add_argument("--data", type=folder, metavar="DIR",
                         help="folder of the data sets (default: $PYLEARN2_DATA_PATH, else data/)")
@@ -127,20 +133,23 @@ def parse(arguments):
                         help="where to compute (default auto: a GPU if there is one)")
     parser.add_argument("--deterministic", action="store_true",
                         help="the same bits in every run on a GPU as well, at some cost in speed; a CPU needs no asking")
-    parser.add_argument("--streams", choices=("device", "published"), default="device",
+    parser.add_argument("--streams", choices=("device", "published"),
                         help="where dropout masks come from: the device's generator (default), or the published NumPy "
                         "streams, which follow the original program's trajectory")
     a = parser.parse_intermixed_args(arguments)
     if a.resume and a.TASK is None:
         if a.out is None:
             parser.error("--resume without TASK needs the run folder, --out DIR")
+        if given := [f"--{name}" for name in ("epochs", "seed", "streams") if getattr(a, name) is not None]:
+            parser.error(f"--resume without TASK takes everything from the run; leave {' and '.join(given)} out")
         a.settings = None
         return a
     if a.TASK is None or a.FORMAT is None:
         parser.error("TASK and FORMAT are missing" if a.TASK is None else "FORMAT is missing")
     given = [getattr(a, name) for name in NUMBERS if getattr(a, name) is not None]
     try:
-        a.settings = settings_of(a.TASK, a.FORMAT, given, epochs=a.epochs, seed=a.seed, streams=a.streams)
+        a.settings = settings_of(a.TASK, a.FORMAT, given, epochs=a.epochs,
+                                 seed=1234 if a.seed is None else a.seed, streams=a.streams or "device")
     except argparse.ArgumentTypeError as error:
         parser.error(error)
     if ignored := given[NEEDED[a.FORMAT]:]:
@@ -270,7 +279,10 @@ def train(a, arguments, run, signals):
         data = load_data(a.settings["task"], a)
     if run.exists:
         run.check_data(data.identity)
-    import compilation
+    try:
+        import compilation
+    except ImportError as error:  # what it needs is not installed, or there is no memory to load it
+        return fail(f"{error}; install requirements.txt, with enough memory", 1)
 
     compilation.select_device(a.device, a.deterministic)
     compilation.keep_programs()
@@ -309,6 +321,8 @@ def train(a, arguments, run, signals):
 
 def main(arguments):
     a = parse(arguments)
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name may have what cannot be printed
     gc.set_threshold(100_000)  # imports and graphs are many objects and no garbage: a tenth of the time to the first batch
     signals, run = Signals(), None
     try:
@@ -337,7 +351,12 @@ def main(arguments):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be printed, not even at exit
         return fail("nobody reads the output any more; the same command resumes from the last checkpoint", 1)
     except OSError as error:
-        return fail(f"{error}; the last checkpoint is as it was, the same command resumes from it", 1)
+        what = f"{error.strerror or error}: {error.filename}" if error.filename else f"the output cannot be written ({error})"
+        if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS):
+            return fail(f"{what}; make it a file that can be written, or give another folder with --out")
+        kept = "nothing was kept yet, the same command starts again" if run is None or not run.checkpoint_path.exists() else \
+            "the last checkpoint is as it was, the same command resumes from it"
+        return fail(f"{what}; {kept}", 1)
     finally:
         if run:
             run.unlock()

@@ -112,7 +112,8 @@ def write_atomically(path, write, keep=None):
     """Let `write(file)` fill a file that then takes the place of `path`, whole or not at all; `keep` becomes the old one."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with open(partial, "wb") as file:
+        partial.unlink(missing_ok=True)
+        with open(partial, "xb") as file:  # never through a link that somebody left there
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -124,8 +125,11 @@ def write_atomically(path, write, keep=None):
             os.fsync(folder)
         finally:
             os.close(folder)
-    except BaseException:
-        partial.unlink(missing_ok=True)  # it may be what fills the disk
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)  # it may be what fills the disk
+        if isinstance(error, OSError) and error.filename is None:
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
 
 
@@ -146,7 +150,7 @@ class Run:
         self.folder = Path(folder)
         self.config_path, self.metrics_path = self.folder / "config.json", self.folder / "metrics.jsonl"
         self.checkpoint_path, self.final_path = self.folder / "checkpoint.npz", self.folder / "final.npz"
-        self.previous_path = self.folder / "checkpoint.previous.npz"
+        self.previous_path, self.best_path = self.folder / "checkpoint.previous.npz", self.folder / "best.npz"
         self._lock = self._writing = self.last_record = None
         self.kept = None  # where the last checkpoint is, in words
         try:
@@ -165,9 +169,14 @@ class Run:
         """The configuration of an existing run."""
         try:
             config = json.loads(self.config_path.read_text())
-            describe(Settings(**config["settings"]))
-            return config | {"data": dict(config["data"]), "epochs": int(config["epochs"])}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            settings = Settings(**config["settings"])
+            describe(settings)
+            if not all(isinstance(word, str) for word in (*config["data"], *config["data"].values())):
+                raise ValueError("data are not file names and sums")
+            if type(config["epochs"]) is not int or settings.epochs not in (None, config["epochs"]):
+                raise ValueError(f"epochs is {config['epochs']}")
+            return config
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"{self.config_path} cannot be read ({type(error).__name__}: {error}); remove the folder or "
                            "give another with --out") from None
 
@@ -190,7 +199,7 @@ class Run:
         """Keep other processes out until this one ends, however it ends."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.folder / ".lock", "w")
+            self._lock = open(self.folder / ".lock", "a")
         except OSError as error:
             raise RunError(f"{self.folder} cannot be a run folder ({error.strerror}); give another with --out") from None
         try:
@@ -213,7 +222,9 @@ class Run:
 
     def compare_environment(self, device):
         """What differs from where an existing run was started, in words; "" if nothing does."""
-        there, here = ({**c.get("versions", {}), "device": c.get("device")} for c in (self.config(), environment(device)))
+        there, here = self.config(), environment(device)
+        there, here = ({**c["versions"], "device": c["device"]} for c in (
+            {"versions": {}, "device": None} | {k: v for k, v in there.items() if k == "device" or type(v) is dict}, here))
         return ", ".join(f"{name} {there.get(name)} then, {here[name]} now" for name in here if here[name] != there.get(name))
 
     def records(self):
@@ -221,7 +232,7 @@ class Run:
         try:
             lines = self.metrics_path.read_text().split("\n")[:-1] if self.metrics_path.exists() else []
             return check_records([json.loads(line) for line in lines])
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"{self.metrics_path} is damaged ({error})") from None
 
     def finished(self, stop_after=None):
@@ -230,9 +241,14 @@ class Run:
         target = epochs if stop_after is None else min(stop_after, epochs)
         try:
             records = self.records() if self.final_path.exists() else []
-        except RunError:
-            return None  # `follow` writes metrics.jsonl anew from the checkpoint
-        return records[-1] if records and records[-1]["epoch"] >= target else None
+            if not records or records[-1]["epoch"] < target:
+                return None
+            for path, epoch in ((self.final_path, records[-1]["epoch"]), (self.best_path, records[-1]["best_epoch"])):
+                if load_npz(path)["epoch"] != epoch:
+                    return None
+        except (RunError, KeyError):
+            return None  # `follow` writes them anew, from the checkpoint
+        return records[-1]
 
     def follow(self, trainer, last_epoch, watcher=None):
         """Train to `last_epoch`, from the last checkpoint if there is one; yields each epoch's record once it is written.
@@ -250,6 +266,10 @@ class Run:
 
         trainer.progress = after_segment
         with self.open(trainer, watcher.note):
+            if trainer.batches_done > trainer.batches_until(last_epoch):  # it has gone on since then
+                self.last_record = self._records[-1]
+                return
+            self.final_path.unlink(missing_ok=True)
             watcher.resumed(trainer, last_epoch)
             try:
                 for record in trainer.run(last_epoch):
@@ -261,14 +281,18 @@ class Run:
                 raise
             self.checkpoint(trainer)
             self._wait()
-            self._save("final.npz", trainer.parameters())
+            self._save("final.npz", trainer.parameters() | {"epoch": np.array(trainer.epoch)})
         self.last_record = self._records[-1]
 
     @contextlib.contextmanager
     def open(self, trainer, note):
         """Put `trainer` where the last good checkpoint is, and be ready for `add` and `checkpoint`."""
+        config = self.config()
+        self._identity = {"settings": config["settings"], "data": config["data"]}  # that of its checkpoints
+        if config["epochs"] != trainer.epochs:
+            raise RunError(f"{self.config_path} says {config['epochs']} epochs, not {trainer.epochs}; give another folder "
+                           "with --out")
         self._records = self._load(trainer, note)
-        self.final_path.unlink(missing_ok=True)
         lines = "".join(json.dumps(r) + "\n" for r in self._records)
         write_atomically(self.metrics_path, lambda file: file.write(lines.encode()))
         self._saved, self._best_epoch = time.monotonic(), None
@@ -281,14 +305,17 @@ class Run:
     def add(self, record):
         """Write the record of an epoch."""
         self._records.append(record)
-        self._metrics.write(json.dumps(record) + "\n")
-        self._metrics.flush()
+        try:
+            self._metrics.write(json.dumps(record) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.metrics_path)) from error
 
     def checkpoint(self, trainer):
         """Copy what the rest of the run depends on; it is written while training goes on. One at a time."""
         self._wait()
         arrays, facts = trainer.snapshot()
-        facts |= {"records": list(self._records), **self._identity()}
+        facts |= {"records": list(self._records), **self._identity}
         self._writing = self._writer.submit(self._write, arrays, facts, trainer.position())
         self._saved = time.monotonic()
 
@@ -303,52 +330,59 @@ class Run:
         best_epoch = facts["best"] and facts["best"]["best_epoch"]
         if best_epoch != self._best_epoch:
             best = {name.removeprefix("best/"): a for name, a in arrays.items() if name.startswith("best/")}
-            self._save("best.npz", best)
+            self._save("best.npz", best | {"epoch": np.array(best_epoch)})
             self._best_epoch = best_epoch
         return position
 
     def _load(self, trainer, note):
-        """Restore the newest good checkpoint and return its records; a damaged one is reported and removed."""
-        wrong = []
+        """Restore the newest good checkpoint and return its records; a damaged one is reported and replaced."""
+        wrong, damaged = [], []
         for path in (self.checkpoint_path, self.previous_path):
-            if not path.exists():
+            try:
+                open(path, "rb").close()
+            except FileNotFoundError:
+                wrong.append(f"{path} is missing")
                 continue
+            arrays = facts = None
             try:
                 arrays = load_npz(path)
                 facts = json.loads(arrays.pop("facts").item())
-                if differing := [k for k, v in self._identity().items() if facts[k] != v]:
-                    raise ValueError(f"it is that of a run of other {' and '.join(differing)}")
-                records = check_records(facts["records"])
-                if [r["epoch"] for r in records] != list(range(facts["epoch"] + 1)):
-                    raise ValueError("it does not have the record of each epoch")
-                trainer.restore(arrays, facts)
-            except (RunError, KeyError, ValueError, TypeError, AttributeError) as error:
+                differing = [name for name, value in self._identity.items() if facts[name] != value]
+                if not differing:
+                    records = check_records(facts["records"])
+                    if [r["epoch"] for r in records] != list(range(facts["epoch"] + 1)):
+                        raise ValueError("it does not have the record of each epoch")
+                    trainer.restore(arrays, facts)
+            except (RunError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
                 what = error if isinstance(error, (RunError, ValueError)) else f"{type(error).__name__}: {error}"
                 wrong.append(f"{path} is damaged ({what})")
+                damaged.append(wrong[-1])
                 continue
+            if differing:
+                raise RunError(f"{path} is that of a run of other {' and '.join(differing)}; remove it, or give another "
+                               "folder with --out")
             self.kept = trainer.position()
             if wrong:
                 os.replace(path, self.checkpoint_path)
                 note(f"{wrong[0]}; going on from the one before, {self.kept}")
             return records
-        if wrong:
-            raise RunError(f"{' and '.join(wrong)}; remove it to start the run over")
+        if damaged:
+            raise RunError(f"{' and '.join(damaged)}; remove what is damaged to start the run over")
+        if self.metrics_path.exists() and self.metrics_path.stat().st_size:
+            note(f"{self.folder} has records, but no checkpoint: the run starts over")
         return []
-
-    def _identity(self):
-        """What a checkpoint must have in common with its run."""
-        config = self.config()
-        return {"settings": config["settings"], "data": config["data"]}
 
     def _save(self, name, arrays, keep=None):
         write_atomically(self.folder / name, lambda file: np.savez(file, **arrays), keep)
 
 
 def check_records(records):
-    """Records of epochs, as they are; ValueError if they are anything else."""
-    needed = {"epoch", "validation_error", "test_error", "best_epoch", "best_validation_error", "best_test_error"}
-    if any(not needed <= r.keys() for r in records):
-        raise ValueError("a line is no record of an epoch")
+    """Records of epochs, as they are; ValueError, TypeError or AttributeError if they are anything else."""
+    for r in records:
+        errors = [r.get(name) for name in ("validation_error", "test_error", "best_validation_error", "best_test_error")]
+        epochs = [r.get(name) for name in ("epoch", "best_epoch")]
+        if any(type(e) is not int for e in epochs) or not all(type(e) in (int, float) and 0 <= e <= 100 for e in errors):
+            raise ValueError("a line is no record of an epoch")
     return records
 
 

@@ -311,11 +311,13 @@ class Trainer:
         if not np.array_equal(np.sort(arrays["order"]), like["order"]):
             raise ValueError("order is no order of the training examples")
         limits = {"epoch": self.epochs, "batches": self.batches_per_epoch, "initialised": self.settings.init_epochs}
-        if facts["best"] is not None and {type(facts["best"][name]) for name in BEST} - {int, float}:
+        best = facts["best"]
+        if best is not None and not (type(best["best_epoch"]) is int and 0 <= best["best_epoch"] <= self.epochs and all(
+                type(best[name]) in (int, float) and 0 <= best[name] <= 100 for name in BEST[1:])):
             raise ValueError("the best epoch is damaged")
         for name, limit in limits.items():
-            value = facts[name]
-            if not (type(value) is int and -1 <= value <= limit or value is None and name != "epoch"):
+            value, low = facts[name], -1 if name == "epoch" else 0
+            if not (type(value) is int and low <= value <= limit or value is None and name != "epoch"):
                 raise ValueError(f"{name} is {value}")
 
     def position(self):

@@ -316,7 +316,8 @@ def test_a_checkpoint_of_another_run_or_of_other_data_is_refused(tmp_path):
     lambda a, f: a.update({"layer0/W": a["layer0/W"].astype("f8")}), lambda a, f: a.update({"order": a["order"] * 0}),
     lambda a, f: a.update({"rng": np.full(625, 700, "u4")}), lambda a, f: f.update(epoch="2"),
     lambda a, f: f.update(epoch=99), lambda a, f: f.update(batches=10**6), lambda a, f: f.pop("best"),
-    lambda a, f: f.update(best={"best_epoch": 0}), lambda a, f: f.update(initialised=1)])
+    lambda a, f: f.update(best={"best_epoch": 0}), lambda a, f: f.update(initialised=1), lambda a, f: f.update(batches=-1),
+    lambda a, f: f["best"].update(best_validation_error=float("nan")), lambda a, f: f["best"].update(best_epoch=1.5)])
 def test_a_snapshot_that_does_not_fit_is_refused(change):
     t = beginner()
     list(t.run(1))
@@ -336,6 +337,73 @@ def test_an_array_larger_than_its_file_is_not_made_room_for(tmp_path):
     np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(10**7))
     with pytest.raises(RunError, match="is compressed"):
         load_npz(tmp_path / "bomb.npz")
+
+
+def test_a_stop_before_where_the_run_is_writes_no_wrong_parameters(tmp_path):
+    run, trainer = small_run(tmp_path / "run")
+    steps = 0
+    while trainer.epoch < 2 or not trainer._pass:  # into epoch 3
+        steps += 1
+        trainer = beginner()
+        with pytest.raises(Stopped):
+            list(run.follow(trainer, 3, StopAfter(steps)))
+        shutil.rmtree(run.folder) if trainer.epoch < 2 or not trainer._pass else None
+        run, _ = small_run(tmp_path / "run", trainer)
+    list(run.follow(beginner(), 2))
+    assert run.last_record["epoch"] == 2 and not run.final_path.exists()
+
+
+def test_a_finished_run_is_made_whole_again(finished, tmp_path):
+    for name in ("final.npz", "best.npz"):
+        for spoil in (b"", b"garbage", None):
+            folder = tmp_path / f"{name}{spoil}"
+            shutil.copytree(finished, folder)
+            assert Run(folder).finished()
+            (folder / name).unlink() if spoil is None else (folder / name).write_bytes(spoil)
+            run, trainer = small_run(folder)
+            assert run.finished() is None
+            list(run.follow(trainer, 3))
+            assert_same_run(finished, folder)
+
+
+def test_a_run_without_its_checkpoints_says_that_it_starts_over(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "checkpoint.npz").unlink()
+    (tmp_path / "run" / "checkpoint.previous.npz").rename(tmp_path / "run" / "kept")
+    watcher = StopAfter(10**9)
+    list(small_run(tmp_path / "run")[0].follow(beginner(), 3, watcher))
+    assert len(watcher.notes) == 1 and "no checkpoint: the run starts over" in watcher.notes[0]
+    assert_same_run(finished, tmp_path / "run")
+    (tmp_path / "run" / "kept").replace(tmp_path / "run" / "checkpoint.previous.npz")
+    (tmp_path / "run" / "checkpoint.npz").unlink()
+    watcher = StopAfter(10**9)
+    list(small_run(tmp_path / "run")[0].follow(beginner(), 3, watcher))
+    assert len(watcher.notes) == 1 and "checkpoint.npz is missing; going on from the one before" in watcher.notes[0]
+
+
+@pytest.mark.parametrize("name", ["checkpoint.npz", "checkpoint.previous.npz", "best.npz", "metrics.jsonl", "config.json",
+                                  ".checkpoint.npz.partial", ".lock"])
+def test_a_folder_in_place_of_a_file_is_named(name, sample, tmp_path, capsys):
+    line = ["PI_MNIST", "FLP", "--sample", "--data", str(sample), "--out", str(tmp_path / "run"), "--stop-after"]
+    assert main.main([*line, "0"]) == 0
+    path = tmp_path / "run" / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    (path / "within").touch()
+    assert main.main([*line, "1"]) == 2
+    err = capsys.readouterr().err
+    assert str(tmp_path / "run") in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [".lock", ".checkpoint.npz.partial", ".metrics.jsonl.partial"])
+def test_a_link_out_of_the_folder_is_not_followed(name, tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    run, trainer = small_run(tmp_path / "run")
+    (run.folder / name).symlink_to(tmp_path / "precious")
+    run.lock()
+    list(run.follow(trainer, 1))
+    assert (tmp_path / "precious").read_text() == "kept"
+    run.unlock()
 
 
 SETS = {"mnist": ("PI_MNIST", "mnist", 120), "cifar10": ("CIFAR10", "cifar10/cifar-10-batches-py", 120),
@@ -417,7 +485,7 @@ def test_a_disk_that_fills_up(sample, tmp_path, program):
 
 
 @pytest.mark.parametrize(("error", "expected"), [
-    (OSError(errno.ENOSPC, "No space left on device"), "No space left"),
+    (OSError(errno.ENOSPC, "No space left on device", "checkpoint.npz"), "No space left on device: checkpoint.npz"),
     (MemoryError(), "MemoryError"),
     ("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore", "Out of memory allocating 9 bytes. more")])
 def test_what_the_machine_lacks_is_one_line(error, expected, sample, tmp_path, monkeypatch, capsys):
@@ -430,10 +498,12 @@ def test_what_the_machine_lacks_is_one_line(error, expected, sample, tmp_path, m
     def train(self, *arguments, **options):
         raise error
 
+    line = [*DFXP, "--data", str(sample), "--sample", "--out", str(tmp_path / "run"), "--stop-after"]
+    assert main.main([*line, "0"]) == 0
+    capsys.readouterr()
     monkeypatch.setattr(Trainer, "_train", train)
     threads = threading.active_count()
-    line = [*DFXP, "--data", str(sample), "--sample", "--out", str(tmp_path / "run"), "--stop-after", "1"]
-    assert main.main(line) == 1
+    assert main.main([*line, "1"]) == 1
     err = capsys.readouterr().err
     assert expected in err and err.count("\n") == 1 and "the same command resumes" in err
     assert threading.active_count() == threads
@@ -543,9 +613,29 @@ def test_fuzzed_command_lines_as_the_user_has_them(tmp_path, program):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"epochs": 1e999}', '{"data": [[1, 1], ["a", 2]]}', '{"versions": null}'])
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_odd_json_is_one_line_or_nothing(name, text, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    path = tmp_path / "run" / name
+    if name == "config.json" and not text.startswith("["):
+        text = json.dumps(json.loads(path.read_text()) | json.loads(text))
+    path.write_text(text + "\n")
+    try:
+        run = Run(tmp_path / "run")
+        run.check(beginner().settings)
+        run.check_data({})
+        run.compare_environment("cpu: cpu")
+        if run.finished() is None:
+            list(run.follow(beginner(), 3))
+        assert_same_run(finished, tmp_path / "run")
+    except RunError as error:
+        assert "config.json" in str(error) and name == "config.json"
+
+
 @pytest.mark.parametrize("changes", [
     {"task": "OTHER"}, {"prop_bits": 99}, {"prop_bits": "9"}, {"seed": -1}, {"streams": "x"}, {"epochs": 0}, {"more": 1},
-    {"max_overflow": float("nan")}, {"format": "FOO"}, {"initial_range": True}])
+    {"max_overflow": float("nan")}, {"format": "FOO"}, {"initial_range": True}, {"epochs": 7}])
 def test_a_config_from_others_is_checked(changes, finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     path = Path(tmp_path / "run" / "config.json")

@@ -332,7 +332,7 @@ def main(arguments=None):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         compare(options, ["python", "-m", "utilities.benchmark", *(sys.argv[1:] if arguments is None else arguments)])
-    except Failed as error:
+    except (Failed, OSError) as error:
         parser.error(error)
     except KeyboardInterrupt:
         parser.exit(130, "benchmark: interrupted; what is measured of a whole task is in the files of -o and --markdown\n")

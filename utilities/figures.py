@@ -208,7 +208,7 @@ def filters(folder, out):
     """The first layer's filters at the best epoch, tiled, in colour if they see colours."""
     path = existing(folder).folder / "best.npz"
     W = load_npz(path).get("layer0/W")
-    if W is None or W.ndim not in (2, 4) or W.ndim == 2 and len(W) != 784:
+    if W is None or not W.size or W.ndim not in (2, 4) or W.ndim == 2 and len(W) != 784 or W.dtype.kind != "f":
         raise RunError(f"{path} does not hold the filters of a first layer")
     picture = tile(W)
     zoom = max(1, 800 // picture.shape[0])
