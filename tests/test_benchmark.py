@@ -34,11 +34,13 @@ def spread(median):
 def test_table():
     row = {"ms_per_batch": spread(4.0), "ms_per_test_image": spread(0.5), "to_first_batch_s": [9.0, 3.0], "peak_GiB": 1.0,
            "to_floor": spread(2.0), "peers": {},
+           "together": {"runs": 8, "alone_ms": spread(6.0), "together_ms": spread(4.0), "gain": spread(1.5)},
            "checkpoint": {"copy_s": spread(0.01), "write_s": spread(0.14), "every_s": 30}}
     peers = {"eager": {"ms_per_batch": spread(12.0), "to_ours": spread(3.0)},
              "compile": {"ms_per_batch": spread(10.0), "to_ours": spread(2.5)}, "qpytorch": {"why_not": "no qtorch"}}
     report = {"results": [{"task": "MNIST", "formats": {"FLP": row, "FXP": row | {"to_FLP": spread(1.25), "peers": peers}}}]}
-    head, _, flp, fxp, _, _, _, checkpoints, _ = benchmark.markdown(report).splitlines()
+    head, _, flp, fxp, _, _, _, checkpoints, _, _, _, _, together, _ = benchmark.markdown(report).splitlines()
+    assert together == "| MNIST | FLP | 8 | 6.0 (3.0 - 12.0) | 4.0 (2.0 - 8.0) | 1.50 (0.75 - 3.00) |"
     assert checkpoints == "| MNIST | FLP | 0.010 | 0.140 | 0.50 |"
     assert len({line.count("|") for line in (head, flp, fxp)}) == 1
     assert flp.split(" | ")[:3] == ["| MNIST", "FLP", "4.0 (2.0 - 8.0)"]
@@ -50,7 +52,8 @@ def test_table():
 def test_a_whole_benchmark(tmp_path):
     """One task, one round."""
     out, table = tmp_path / "benchmark.json", tmp_path / "benchmark.md"
-    command = ["--tasks", "PI_MNIST", "--formats", "FXP", "--rounds", "1", "--device", "cpu", "-o", out, "--markdown", table]
+    command = ["--tasks", "PI_MNIST", "--formats", "FXP", "--rounds", "1", "--device", "cpu", "--together", "2",
+               "-o", out, "--markdown", table]
     run = subprocess.run([sys.executable, "-m", "utilities.benchmark", *command], cwd=benchmark.ROOT, capture_output=True,
                          text=True, timeout=300)
     assert run.returncode == 0, run.stderr
@@ -62,6 +65,7 @@ def test_a_whole_benchmark(tmp_path):
     assert row["ms_per_batch"]["median"] > 0 and row["ms_per_test_image"]["median"] > 0 and row["peak_GiB"] > 0
     ratio = row["ms_per_batch"]["median"] / result["floor_ms"]["median"]
     assert row["to_floor"]["median"] == pytest.approx(ratio)
+    assert row["together"]["runs"] == 2 and row["together"]["gain"]["median"] > 0 and row["checkpoint"]["write_s"]["min"] > 0
     assert len(row["to_first_batch_s"]) == 2 and row["peers"] == {}
     assert run.stdout.strip() == table.read_text().strip() and "PI_MNIST | FXP" in run.stdout
 

@@ -28,6 +28,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from main import integer
 from runs import CHECKPOINT_SECONDS
 from utilities.cifar10_preprocessing import Parser
 
@@ -46,7 +47,7 @@ def answer(measurements):
         print(json.dumps(measurements[line.strip()]()), flush=True)
 
 
-def worker(task, number_format, device):
+def worker(task, number_format, device, together):
     """Train and evaluate a network on random data; what is compiled is kept in a folder of the parent's."""
     gc.set_threshold(100_000)  # as in main.py
     import numpy as np
@@ -98,12 +99,27 @@ def worker(task, number_format, device):
             runs.write_atomically(Path(folder) / "checkpoint.npz", lambda file: np.savez(file, **arrays))
         return [copied - start, time.perf_counter() - copied]
 
+    def team():
+        """Milliseconds a batch and run of `together` runs: one after the other, and as one program."""
+        fresh = [compilation.to_device({v.name: v.get_value() for v in network.state} | compilation.mask_state(seed))
+                 for seed in range(2 * together)]
+        alone, joined = ([(s, constants, x, t, rows, 0, None) for s in half] for half in (fresh[:together], fresh[together:]))
+        alone, joined = [training(*call) for call in alone], training.together(joined)  # compiled, and once for nothing
+        compilation.wait((alone, joined))
+        start = time.perf_counter()
+        compilation.wait([training(s, constants, x, t, rows, 0) for s in alone])
+        middle = time.perf_counter()
+        compilation.wait(training.together([(s, constants, x, t, rows, 0, None) for s in joined]))
+        each = 1e3 / segment / together
+        return [each * (middle - start), each * (time.perf_counter() - middle)]
+
     def facts():
         return {"device": compilation.device_name(), "versions": {name: importlib.metadata.version(name)
                                                                   for name in ("pytensor", "jax", "jaxlib", "numpy")},
                 "peak_GiB": compilation.peak_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
-    answer({"first": lambda: run(1), "train": train, "test": test, "checkpoint": checkpoint, "facts": facts})
+    answer({"first": lambda: run(1), "train": train, "test": test, "checkpoint": checkpoint, "together": team,
+            "facts": facts})
 
 
 def products(network, batch_size):
@@ -214,9 +230,9 @@ def ratios(a, b):
     return spread([x / y for x, y in zip(a, b, strict=True)])
 
 
-def measure(task, formats, rounds, device, peer, say):
+def measure(task, formats, rounds, device, peer, together, say):
     """Everything of one task, in turn."""
-    command = [sys.executable, "-m", "utilities.benchmark", "--device", device, "--worker", task]
+    command = [sys.executable, "-m", "utilities.benchmark", "--device", device, "--together", str(together), "--worker", task]
     processes, start_up = {}, {}
     for name in [*formats, "floor"]:  # one after the other: what starts a program is timed, too
         say(f"{task} {name}: starting")
@@ -266,6 +282,11 @@ def measure(task, formats, rounds, device, peer, say):
                 row["peers"][variant] = {"why_not": p.why} if p.why else {
                     "ms_per_batch": spread(times[number_format, variant]), **p.facts,
                     "to_ours": ratios(times[number_format, variant], times[name])}
+    for name in formats if together > 1 else ():
+        say(f"{task} {name}: {together} runs together")
+        alone, joined = zip(*(processes[name].ask("together") for _ in range(rounds)), strict=True)
+        result["formats"][name]["together"] = {"runs": together, "alone_ms": spread(alone), "together_ms": spread(joined),
+                                               "gain": ratios(alone, joined)}
     for a, b in (("FXP", "FLP"), ("DFXP", "FXP")):
         if a in formats and b in formats:
             result["formats"][a][f"to_{b}"] = ratios(times[a], times[b])
@@ -277,7 +298,7 @@ def measure(task, formats, rounds, device, peer, say):
 # ------------------------------------------------------------------------------------------------------------- report
 
 def markdown(report):
-    """The report's tables: speed, and what checkpoints cost."""
+    """The report's tables: speed, what checkpoints cost, and what runs gain by being trained together."""
     lines = ["| task | format | ms a batch | ms a test image | to the floor | to the format before | first batch (again), s "
              "| peak, GiB | PyTorch eager, ms | compiled, ms | QPyTorch, ms | fastest / ours |",
              "|---|---|---|---|---|---|---|---|---|---|---|---|"]
@@ -303,6 +324,13 @@ def markdown(report):
             # As if training stood still while it is written, too.
             share = 100 * (copied + written) / row["checkpoint"]["every_s"]
             lines.append(f"| {result['task']} | {name} | {copied:.3f} | {written:.3f} | {share:.2f} |")
+    teams = [(result["task"], name, row["together"]) for result in report["results"]
+             for name, row in result["formats"].items() if "together" in row]
+    if teams:
+        lines += ["", "| task | format | runs | one after the other, ms a batch and run | together, ms | gain |",
+                  "|---|---|---|---|---|---|"]
+        lines += [f"| {task} | {name} | {row['runs']} | {times(row['alone_ms'])} | {times(row['together_ms'])} | "
+                  f"{times(row['gain'], 2)} |" for task, name, row in teams]
     return "\n".join(lines) + "\n"
 
 
@@ -314,6 +342,8 @@ def main(arguments=None):
     parser.add_argument("--peer", nargs="?", const=sys.executable, metavar="PYTHON",
                         help="measure PyTorch as well, with this Python (default: the one that runs this)")
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default: 5)")
+    parser.add_argument("--together", type=integer(1, 1000), default=1, metavar="N",
+                        help="measure N runs as one program as well, against one after the other")
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="where to compute (default: auto)")
     parser.add_argument("-o", "--out", type=Path, help="write the report as JSON")
     parser.add_argument("--markdown", type=Path, help="write the table as Markdown, too")
@@ -321,7 +351,8 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.worker:
         task, what = options.worker
-        return floor(task, options.device) if what == "floor" else worker(task, what, options.device)
+        return floor(task, options.device) if what == "floor" else worker(
+            task, what, options.device, options.together)
     if options.rounds < 1:
         parser.error("--rounds must be 1 or more")
     for path in (options.out, options.markdown):
@@ -347,7 +378,7 @@ def compare(options, command):
               "cores": len(os.sched_getaffinity(0)), "python": platform.python_version(), "results": []}
     for task in dict.fromkeys(options.tasks):
         result, facts = measure(task, list(dict.fromkeys(options.formats)), options.rounds, options.device, options.peer,
-                                lambda text: print(text, file=sys.stderr))
+                                options.together, lambda text: print(text, file=sys.stderr))
         report["results"].append(result)
         report |= facts
         for path, text in ((options.out, json.dumps(report, indent=1) + "\n"), (options.markdown, markdown(report))):
