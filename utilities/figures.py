@@ -22,6 +22,7 @@ from utilities.results import by_settings, collect, mean_and_deviation
 # Distinct in grey as well as in colour.
 STYLES = [("black", "-", "o"), ("tab:blue", "--", "s"), ("tab:orange", "-.", "^"), ("tab:green", ":", "D"),
           ("tab:red", (0, (5, 1)), "v"), ("tab:purple", (0, (1, 1)), "P")]
+MOST_POINTS = 80  # of a line of `ranges`
 SUFFIXES = (".png", ".svg", ".pdf")
 SWEPT = {  # figure of the paper -> what it is drawn against, its axis, what every run in it has, and tells lines apart
     "fig1": ("initial_range", "radix point position (integer bits)",
@@ -83,28 +84,39 @@ def curves(folders, out):
 
 
 def ranges(folder, out):
-    """Ranges (above) and overflow rates (below) of every layer's signals over a DFXP run, one column a layer."""
+    """Ranges (above) and overflow rates (below) of every layer's signals over a DFXP run, one column a layer.
+
+    Rates of zero are not drawn; the grey line is the rate above which a range grows.
+    """
     from format import SIGNALS
 
-    records = [r for r in existing(folder).records() if "ranges" in r]
+    run = existing(folder)
+    records, allowed = [r for r in run.records() if "ranges" in r], run.config()["settings"]["max_overflow"]
     if not records:
         raise RunError(f"{folder} has no ranges: it is no DFXP run, or has no finished epoch")
     plt = pyplot()
     layers = len(records[0]["ranges"])
     figure, axes = plt.subplots(2, layers, figsize=(3.2 * layers + 1.4, 5.6), layout="constrained", sharex=True, sharey="row",
                                 squeeze=False)
-    epochs = [r["epoch"] for r in records]
-    rates = [r for r in records if "overflow_rates" in r]
-    floor = min((v for r in rates for row in r["overflow_rates"] for v in row if v > 0), default=1e-6)
+    # A range that goes to and fro would be a band: means of some epochs each.
+    window = -(-len(records) // MOST_POINTS)
+    drawn = {}
+    for row, what in enumerate(("ranges", "overflow_rates")):
+        there = [r for r in records if what in r]
+        parts = [there[i : i + window] for i in range(0, len(there), window)]
+        epochs = [np.mean([r["epoch"] for r in part]) for part in parts]
+        drawn[row] = epochs, np.array([np.mean([r[what] for r in part], axis=0) for part in parts])  # (points, layers, 10)
     for k in range(layers):
-        for i, signal in enumerate(SIGNALS):
-            colour, line, _ = STYLES[i // 2]
-            style = {"color": colour, "linestyle": line, "linewidth": 1.6 if i % 2 else 0.8, "label": signal}
-            axes[0, k].step(epochs, [r["ranges"][k][i] for r in records], where="post", **style)
-            axes[1, k].plot([r["epoch"] for r in rates], [100 * max(r["overflow_rates"][k][i], floor) for r in rates],
-                            **style)
+        for row, (epochs, values) in drawn.items():
+            for i, signal in enumerate(SIGNALS):
+                colour, line, _ = STYLES[i // 2]
+                shown = values[:, k, i] * (100 if row else 1)
+                axes[row, k].plot(epochs, np.where(shown > 0, shown, np.nan) if row else shown, color=colour, linestyle=line,
+                                  linewidth=1.6 if i % 2 else 0.8, label=signal)
         axes[0, k].set_title(f"layer {k}", fontsize="medium")
-        axes[1, k].set(xlabel="epoch", yscale="log")
+        axes[0, k].yaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
+        axes[1, k].axhline(100 * allowed, color="0.6", linewidth=0.8)
+        axes[1, k].set(xlabel=f"epoch (means of {window})" if window > 1 else "epoch", yscale="log")
     axes[0, 0].set_ylabel("range (integer bits)")
     axes[1, 0].set_ylabel("overflow rate (%)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
