@@ -264,8 +264,7 @@ class Run:
             if first or time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
                 self.checkpoint(trainer)
 
-        trainer.progress = after_segment
-        with self.open(trainer, watcher.note):
+        with self.open(trainer, watcher.note, after_segment):
             if trainer.batches_done > trainer.batches_until(last_epoch):  # it has gone on since then
                 self.last_record = self._records[-1]
                 return
@@ -285,7 +284,7 @@ class Run:
         self.last_record = self._records[-1]
 
     @contextlib.contextmanager
-    def open(self, trainer, note):
+    def open(self, trainer, note, progress):
         """Put `trainer` where the last good checkpoint is, and be ready for `add` and `checkpoint`."""
         config = self.config()
         self._identity = {"settings": config["settings"], "data": config["data"]}  # that of its checkpoints
@@ -295,11 +294,13 @@ class Run:
         self._records = self._load(trainer, note)
         lines = "".join(json.dumps(r) + "\n" for r in self._records)
         write_atomically(self.metrics_path, lambda file: file.write(lines.encode()))
-        self._saved, self._best_epoch = time.monotonic(), None
+        self._saved, self._best_epoch, before = time.monotonic(), None, trainer.progress
+        trainer.progress = progress
         with ThreadPoolExecutor(1, "checkpoint") as self._writer, open(self.metrics_path, "a") as self._metrics:
             try:
                 yield
             finally:
+                trainer.progress = before
                 self._wait()
 
     def add(self, record):
