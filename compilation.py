@@ -94,6 +94,11 @@ def tf32_pays():
     return jax.default_backend() != "cpu"
 
 
+def batching_pays():
+    """Whether several runs are faster as one batched computation than one after the other: a CPU's caches hold one."""
+    return jax.default_backend() != "cpu"
+
+
 def to_jax(inputs, shared, outputs):
     """A pure function of arrays from a PyTensor graph.
 
@@ -198,8 +203,7 @@ class TrainingProgram:
     def together(self, calls):
         """What `__call__` gives for each of several argument tuples, as one program; a list of states.
 
-        They must have the same x and t, rows of the same shape, and the same `narrow`. On a GPU they are one batched
-        computation; a CPU does one after the other, which is faster there.
+        They must have the same x and t, rows of the same shape, and the same `narrow`. See `batching_pays`.
         """
         if len(calls) == 1:
             return [self(*calls[0])]
@@ -226,7 +230,7 @@ class TrainingProgram:
             return self._run(state, constants, x, t, rows, batches, count, masks, narrow)
 
         stacked = jax.tree.map(lambda *a: jnp.stack(a), *zip(states, constants, rows, batches, masks, strict=True))
-        new = lax.map(lambda member: one(*member), stacked) if jax.default_backend() == "cpu" else jax.vmap(one)(*stacked)
+        new = jax.vmap(one)(*stacked) if batching_pays() else lax.map(lambda member: one(*member), stacked)
         return [jax.tree.map(lambda a, i=i: a[i], new) for i in range(len(states))]
 
     def _run(self, state, constants, x, t, rows, batches, count, masks, narrow=False):

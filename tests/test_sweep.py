@@ -88,21 +88,9 @@ def test_a_sweep_trains_what_main_trains(together, alone, sample, tmp_path, caps
 
 def test_a_batched_program_gives_the_same_bits(alone, sample, tmp_path, monkeypatch):
     """The one for GPUs, made here: results of runs trained together are those of runs trained alone."""
-    import jax
-
     import compilation
 
-    def batched(self, states, constants, x, t, rows, batches, count, masks, narrow=False):
-        import jax.numpy as jnp
-
-        def one(state, constants, rows, batches, masks):
-            return self._run(state, constants, x, t, rows, batches, count, masks, narrow)
-
-        stacked = jax.tree.map(lambda *a: jnp.stack(a), *zip(states, constants, rows, batches, masks, strict=True))
-        new = jax.vmap(one)(*stacked)
-        return [jax.tree.map(lambda a, i=i: a[i], new) for i in range(len(states))]
-
-    monkeypatch.setattr(compilation.TrainingProgram, "_run_together", batched)
+    monkeypatch.setattr(compilation, "batching_pays", lambda: True)
     line = [*WORDS, "--sample", "--data", str(sample), "--stop-after", "3", "--out", str(tmp_path), "--together", "2"]
     assert sweep.main(line) == 0
     for name in NAMES:

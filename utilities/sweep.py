@@ -97,6 +97,7 @@ class Job:
     record: dict = field(default_factory=dict)  # of the last epoch
     last_epoch: int | None = None
     why: str = ""
+    opened: Run | None = None  # while it is locked
 
     @property
     def run(self):
@@ -212,9 +213,9 @@ class Sweep:
         import compilation
         from trainer import Trainer
 
-        device = compilation.select_device(self.options.device, self.options.deterministic)
+        compilation.select_device(self.options.device, self.options.deterministic)
         compilation.keep_programs()
-        together = self.together or (1 if device.platform == "cpu" else GPU_TOGETHER)
+        together = self.together or (GPU_TOGETHER if compilation.batching_pays() else 1)
         first, left = None, list(jobs)
         while left and not self.ending:
             members = []
