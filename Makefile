@@ -10,7 +10,7 @@ demo: .venv/run
 test: .venv/dev
 	$(BIN)/python -m pytest
 
-soak: .venv/dev
+soak: .venv/dev .venv/ray
 	$(BIN)/python -m pytest -m soak
 
 lint: .venv/dev
@@ -23,6 +23,10 @@ lint: .venv/dev
 
 .venv/dev: .venv/run requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+.venv/ray: .venv/run requirements-ray.txt
+	$(BIN)/python -m pip install --quiet -r requirements-ray.txt
 	touch $@
 
 clean:
