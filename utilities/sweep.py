@@ -14,6 +14,7 @@ import io
 import itertools
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -320,7 +321,7 @@ class Table:
 
     def change(self, job, status, why=""):
         job.status, job.why = status, why
-        if not self.live:
+        if not self.live or status != "running":
             self.say(self.line(job) + (f": {why}" if why else ""))
         self.show(at_once=True)
 
@@ -345,9 +346,10 @@ class Table:
         lines = [self.line(job) for job in jobs if job.status == "running"]
         counts = [f"{sum(job.status == s for job in jobs)} {s}" for s in dict.fromkeys(job.status for job in jobs)]
         lines.append(f"{len(jobs)} runs: {', '.join(counts)}{self.time_left()}")
+        width = shutil.get_terminal_size().columns - 1
         with self._lock:
             self._erase()
-            print("\n".join(lines), file=self.out, flush=True)
+            print("\n".join(line[:width] for line in lines), file=self.out, flush=True)
             self.lines, self._shown = len(lines), time.monotonic()
 
     def time_left(self):
