@@ -107,7 +107,9 @@ def table(outcomes):
         for number_format, (numbers, errors) in ROWS.items():
             settings = Settings(task, number_format, **dict(zip(NUMBERS, numbers, strict=False)), seed=0)
             published[settings] = errors[k]
-    for settings in [*published, *(s for s in groups if s not in published)]:
+    others = sorted((s for s in groups if s not in published), key=lambda s: (
+        TASKS.index(s.task), list(ROWS).index(s.format), *(getattr(s, name) for name in NUMBERS), s.epochs or 0, s.streams))
+    for settings in [*published, *others]:
         if settings not in groups:
             missing.append(command(settings))
             continue
