@@ -154,7 +154,7 @@ def mask_state(seed):
 
 def to_device(tree):
     """Arrays on the device, copied: what is donated later must not be the caller's."""
-    return jax.tree.map(lambda a: jnp.array(a, copy=True), tree)
+    return jax.device_put(tree, may_alias=False)
 
 
 def to_host(tree):

@@ -433,14 +433,18 @@ def _pad(x, value, axis, before, after):
     return lax.pad(x, np.float32(value), edges)
 
 
-def _sum_blocks(a, stages):
-    """Sum over axis 0 in at most `stages` steps, each adding up to 32 equal blocks of rows, as far as they divide.
+def _sum_blocks(a, stages, most, enough=1):
+    """Sum over axis 0 in at most `stages` steps, each adding up to `most` equal blocks of rows, as far as they divide.
+
+    Some rows are left: at most `enough`, if so many stages do it.
 
     Written as plain additions, which XLA's CPU code fuses with what makes `a`, vectorizes and spreads over cores; its own
     reductions of long axes first write their whole input to memory.
     """
     for _ in range(stages):
-        blocks = max(k for k in range(1, 33) if len(a) % k == 0)
+        if len(a) <= enough:
+            break
+        blocks = max(k for k in range(1, most + 1) if len(a) % k == 0)
         a = a.reshape(blocks, len(a) // blocks, *a.shape[1:])
         a = keep(functools.reduce(lax.add, lax.split(a, (1,) * blocks))[0])
     return a
@@ -450,7 +454,7 @@ class ColumnNorm(JaxOp):
     """Euclidean norms over axis 0, float32: squares summed in float64, the sum rounded, the root in float32 (SPEC 5)."""
 
     def apply(self, W):
-        squares = _sum_blocks(jnp.square(W.astype(jnp.float64)), stages=2)
+        squares = _sum_blocks(jnp.square(W.astype(jnp.float64)), stages=2, most=32)
         return jnp.sqrt(jnp.sum(squares, axis=0).astype(jnp.float32))
 
 
@@ -461,10 +465,11 @@ class CountAtLeast(JaxOp):
         return (2,), "int32"
 
     def apply(self, v, thresholds):
-        # Both counts in one pass, the first in the upper half of an int32: two stages count to 1,024 at most.
+        # Both counts in one pass, the first in the upper half of an int32: three stages count to 4,096 at most.
         both = (v >= thresholds[0]).astype(jnp.int32) * 2**16 + (v >= thresholds[1]).astype(jnp.int32)
-        both = _sum_blocks(both.ravel(), stages=2)
-        return jnp.stack([jnp.sum(both >> 16, dtype=jnp.int32), jnp.sum(both & 0xFFFF, dtype=jnp.int32)])
+        both = _sum_blocks(both.ravel(), stages=3, most=8 if v.size < 2**22 else 16, enough=1024)
+        both = jnp.sum((both >> 16).astype(jnp.int64) * 2**32 + (both & 0xFFFF))
+        return jnp.stack([both >> 32, both & 0xFFFFFFFF]).astype(jnp.int32)
 
 
 round_half_away_from_zero = RoundHalfAwayFromZero()

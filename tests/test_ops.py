@@ -203,6 +203,11 @@ def test_counts(shape):
             assert counts.tolist() == [np.count_nonzero(array >= t) for t in thresholds]
 
 
+def test_counts_where_everything_overflows():
+    """So that no partial count may be too large for its place."""
+    assert run(ops.count_at_least, np.ones((2**11, 2**12), f4), f4([1, 1])).tolist() == [2**23, 2**23]
+
+
 @settings(max_examples=8, deadline=None)
 @given(shape=st.lists(st.integers(1, 40), min_size=1, max_size=3), seed=st.integers(0, 99))
 def test_counts_of_any_shape(shape, seed):
