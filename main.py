@@ -275,6 +275,8 @@ def load_data(task, a):
 
 def train(a, arguments, run, signals):
     """Train to the end, or to --stop-after; the modules that take long to import come in here."""
+    if run.exists:
+        run.lock()  # before anything that takes long
     with signals.at_once():
         data = load_data(a.settings["task"], a)
     if run.exists:

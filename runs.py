@@ -197,6 +197,8 @@ class Run:
 
     def lock(self):
         """Keep other processes out until this one ends, however it ends."""
+        if self._lock:
+            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.folder / ".lock", "a")

@@ -13,7 +13,9 @@ import time
 import pytest
 from conftest import ROOT, assert_same_run
 
+import datasets
 import main
+from datasets import DataError
 from runs import Settings, load_npz
 from utilities import figures, reproduce, results, sweep
 
@@ -53,6 +55,45 @@ def test_bad_arguments_give_one_line_and_status_2(line, tmp_path, capsys, monkey
     err = capsys.readouterr().err
     assert stop.value.code == 2 and err.startswith("sweep: ") and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("program", [sweep, reproduce])
+def test_nothing_is_started_without_data(program, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("datasets._reachable", lambda mirrors, *_: [])
+    words = ["fig2", "--scale", "small"] if program is reproduce else ["PI_MNIST", "FLP,HFLP", "--seeds", "2"]
+    assert program.main([*words, "--data", str(tmp_path), "--out", str(tmp_path / "runs")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "put the official files into" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_without_data_does_not_end_the_others(sample, tmp_path, capsys, monkeypatch):
+    """MNIST is there, SVHN_LOCAL_PATH is not."""
+    monkeypatch.delenv("SVHN_LOCAL_PATH", raising=False)
+
+    def load(task, options):
+        if task == "SVHN":
+            raise DataError("no SVHN here")
+        return datasets.load(task, sample, True)
+
+    monkeypatch.setattr(main, "load_data", load)
+    words = ["PI_MNIST,SVHN", "FLP", "--epochs", "1", "--sample", "--data", str(sample), "--out", str(tmp_path)]
+    assert sweep.main(words) == 1
+    out = capsys.readouterr().out
+    assert "no SVHN here" in out and "1 of 2 runs finished" in out
+    assert [row["status"] for row in csv.DictReader((tmp_path / "summary.csv").open())] == ["finished", "failed"]
+
+
+@pytest.mark.parametrize("program", [sweep, reproduce])
+def test_a_file_is_no_place_for_runs(program, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    command = [*(["PI_MNIST", "FLP"] if program is sweep else ["fig1"]), "--out", str(tmp_path / "file")]
+    try:
+        status = program.main(command)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert capsys.readouterr().err.endswith("is a file; give a folder with --out\n")
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +288,14 @@ def test_pictures(alone, tmp_path, capsys):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"fig2.png", "fig2.svg"}
     assert "fig1: there are not two runs to draw" in out
     assert (tmp_path / "ranges.svg").read_text().startswith("<?xml")
-    for bad in (["ranges", str(alone / NAMES[0])], ["curves", str(tmp_path)], [str(tmp_path / "out")],
+    assert results.main(["--sample", run]) == 0
+    capsys.readouterr()
+    for words in ([str(alone)], [str(tmp_path / "runs"), "--sample"]):  # the one is on the sample, the other is not
+        with pytest.raises(SystemExit) as stop:
+            results.main(words)
+        assert stop.value.code == 2 and "no run to show" in capsys.readouterr().err
+    for bad in ([str(tmp_path / "runs" / "flp")],
+                ["ranges", str(alone / NAMES[0])], ["curves", str(tmp_path)], [str(tmp_path / "out")],
                 ["filters", str(tmp_path / "runs" / "flp")], ["curves", run, "-o", "x.doc"], ["curves"], []):
         with pytest.raises(SystemExit) as stop:
             figures.main(bad)
@@ -285,5 +333,6 @@ def test_reproduce_draws_what_it_trained(sample, tmp_path, capsys, monkeypatch):
     final = load_npz(tmp_path / "PI_MNIST_FLP_epochs2_sample" / "final.npz")
     assert final["layer0/W"].shape == (784, 1200)
     shutil.rmtree(tmp_path / "PI_MNIST_FLP_epochs2_sample")
-    assert figures.main([str(tmp_path), "--sample", "-o", str(tmp_path / "again")]) == 0
-    assert "no FLP run of PI_MNIST" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        figures.main([str(tmp_path), "--sample", "-o", str(tmp_path / "again")])
+    assert stop.value.code == 2 and "no FLP run of PI_MNIST" in capsys.readouterr().err

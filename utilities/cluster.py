@@ -34,13 +34,9 @@ def train_on_ray(sweep, address, cpus, gpus):
     options = replace(sweep.options, out=sweep.options.out.resolve(),
                       data=Path(sweep.options.data or os.environ.get("PYLEARN2_DATA_PATH") or "data").resolve()
                       if sweep.options.data or not sweep.options.sample else Path("data/sample").resolve())
-    jobs = {job.folder: job for job in sweep.jobs if job.status != "finished"}
     environment = {"PYTHONPATH": str(ROOT), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     environment |= {name: os.environ[name] for name in ("SVHN_LOCAL_PATH",) if name in os.environ}
-    for task in {job.settings.task for job in jobs.values()} if sweep.options.sample else ():
-        import main as program
-
-        program.load_data(task, options)  # made once, not by several workers at a time
+    jobs = sweep.unfinished()  # what is made of the data on first use is made once, not by several workers at a time
     try:
         ray.init(address=address or None, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False,
                  runtime_env={"env_vars": environment}, **({} if address else {"num_cpus": len(os.sched_getaffinity(0))}))
@@ -48,7 +44,7 @@ def train_on_ray(sweep, address, cpus, gpus):
         raise RunError(f"no Ray cluster ({' '.join(str(error).split())[:200] or type(error).__name__})") from None
     try:
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(train_one)
-        running = {remote.remote(asdict(job.settings), options, cpus): job for job in jobs.values()}
+        running = {remote.remote(asdict(job.settings), options, cpus): job for job in jobs}
         told = False
         while running:
             done, _ = ray.wait(list(running), timeout=1)

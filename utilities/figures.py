@@ -41,7 +41,8 @@ def existing(folder):
 
 def label(run):
     """What tells a run from others."""
-    return " ".join(describe(Settings(**run.config()["settings"])))
+    config = run.config()
+    return " ".join(describe(Settings(**config["settings"])) + (["(sample)"] if config.get("sample") else []))
 
 
 def pyplot():
@@ -260,6 +261,8 @@ def main(arguments=None):
             paths, remarks = [a.out], []
         else:
             paths, remarks = paper(a.runs, a.out, a.sample)
+        if not paths:
+            raise RunError("nothing to draw: " + "; ".join(remarks))
     except (RunError, OSError) as error:
         parser.error(error)
     print("\n".join([*map(str, paths), *remarks]))

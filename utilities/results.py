@@ -169,6 +169,8 @@ def main(arguments=None):
     a = parser.parse_args(arguments)
     try:
         outcomes, remarks = collect(a.runs, a.sample)
+        if not outcomes:
+            raise RunError("no run to show: " + "; ".join(remarks))
         rows, missing = table(outcomes)
         for path, text in ((a.markdown, markdown(rows)), (a.csv, as_csv(rows))):
             if path:

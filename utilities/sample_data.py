@@ -313,7 +313,9 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     try:
         ensure_sample(options.dir, seed=options.seed)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        parser.error(f"cannot write {options.dir} ({error.strerror or error}): give another folder")
+    except ValueError as error:
         parser.error(" ".join(str(error).splitlines()))
     print(f"the generated sample of mnist, cifar10 and SVHN is in {options.dir}")
 

@@ -178,7 +178,7 @@ class Sweep:
     """
 
     def __init__(self, settings, options, together=None, out=None):
-        self.options, self.together, self.ending = options, together, None
+        self.options, self.together, self.ending, self._data = options, together, None, {}  # task -> its data
         self.jobs = [Job(s, options.out / program.run_name(s, options.sample)) for s in settings]
         self.table = Table(self, out or sys.stdout)
 
@@ -188,29 +188,42 @@ class Sweep:
 
     def check(self):
         """Mark what is finished; RunError if a folder cannot be used."""
+        if self.options.out.exists() and not self.options.out.is_dir():
+            raise RunError(f"{self.options.out} is a file; give a folder with --out")
         for job in self.jobs:
             if job.run.exists:
                 job.run.check(job.settings)
                 if record := job.run.finished(self.options.stop_after):
                     job.status, job.record = "finished", record
 
+    def unfinished(self):
+        """The jobs that are not; those without data are marked. DataError if there is none with data."""
+        jobs = [job for job in self.jobs if job.status not in ENDED]
+        tasks, errors = dict.fromkeys(job.settings.task for job in jobs), {}
+        for task in tasks:
+            try:
+                self._data[task] = program.load_data(task, self.options)
+            except DataError as error:
+                errors[task] = error
+        if errors and len(errors) == len(tasks):
+            raise next(iter(errors.values()))
+        for job in jobs:
+            if job.settings.task in errors:
+                self.table.change(job, "failed", str(errors[job.settings.task]))
+        self.write_summary()
+        return [job for job in jobs if job.settings.task not in errors]
+
     def train(self):
         """Train all that is not finished."""
         groups = {}
-        for job in self.jobs:
-            if job.status not in ENDED:
-                groups.setdefault((job.settings.task, job.settings.format, job.settings.streams), []).append(job)
+        for job in self.unfinished():
+            groups.setdefault((job.settings.task, job.settings.format, job.settings.streams), []).append(job)
         for jobs in groups.values():
             self._train_group(jobs)
 
     def _train_group(self, jobs):
         """Jobs of one task, format and source of masks."""
-        try:
-            data = program.load_data(jobs[0].settings.task, self.options)
-        except DataError as error:
-            for job in jobs:
-                self.table.change(job, "failed", str(error))
-            return
+        data = self._data[jobs[0].settings.task]
         import compilation
         from trainer import Trainer
 
@@ -420,7 +433,6 @@ def execute(name, settings, a, stop_after=None):
     previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         sweep.check()
-        sweep.write_summary()
         if a.ray is None:
             sweep.train()
         else:
