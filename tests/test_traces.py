@@ -34,7 +34,8 @@ def recorded(name):
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.soak) for name in OTHERS)])
 def test_recorded_traces(name, capsys):
-    assert main([str(recorded(name)), "--quiet"]) == 0
+    # On 19 bits a sum that a processor rounds differently flips a step: equal with AVX-512; with AVX2 one weight by batch 5.
+    assert main([str(recorded(name)), "--quiet", *(["--resync"] if "19_19" in name else [])]) == 0
     assert capsys.readouterr().out.strip().endswith("everything within tolerance")
 
 
