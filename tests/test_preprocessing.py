@@ -151,7 +151,8 @@ def check_lcn(x):
     out, expected = local_contrast_normalize(x), reference_lcn(x)
     assert out.dtype == np.float32 and np.abs(out - expected).max() < 2e-5
     first = local_contrast_normalize(x, "first")
-    assert np.array_equal(first[:, :1024], out[:, :1024]) and np.array_equal(first[:, 1024:], x[:, 1024:])
+    # The last bits of a matrix product depend on how many rows it has, on some processors.
+    assert np.abs(first[:, :1024] - out[:, :1024]).max() < 1e-5 and np.array_equal(first[:, 1024:], x[:, 1024:])
     return out
 
 

@@ -167,7 +167,7 @@ def test_first_channel_alone(copy, sample):
     first, every = load("SVHN", copy, sample=True), load("SVHN", sample, sample=True)
     assert first.identity == every.identity | {"lcn_channels": "first"}
     (x, _), (expected, _) = first.test.read(0, 200), every.test.read(0, 200)
-    assert np.array_equal(x[:, :1024], expected[:, :1024])
+    assert np.abs(x[:, :1024] - expected[:, :1024]).max() < 1e-5
     # the others are as GCN left them: the whole image then has length 1, and with it the mean 0
     pixels = read_svhn_mat(copy / "SVHN" / "format2" / "test_32x32.mat")[0]
     rows = np.arange(200)

@@ -34,8 +34,10 @@ def recorded(name):
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.soak) for name in OTHERS)])
 def test_recorded_traces(name, capsys):
-    # On 19 bits a sum that a processor rounds differently flips a step: equal with AVX-512; with AVX2 one weight by batch 5.
-    assert main([str(recorded(name)), "--quiet", *(["--resync"] if "19_19" in name else [])]) == 0
+    # Sums on these grids are rounded, by each processor and JAX in their own way, which flips steps: everything is equal with
+    # AVX-512 and JAX 0.10, but with AVX2 one weight by batch 5 (19 bits), with JAX 0.11 two updates in batch 0 (HFLP).
+    inexact = "19_19" in name or "HFLP" in name
+    assert main([str(recorded(name)), "--quiet", *(["--resync"] if inexact else [])]) == 0
     assert capsys.readouterr().out.strip().endswith("everything within tolerance")
 
 
