@@ -5,23 +5,28 @@ segment and never visits the host in between. `ops` and this module are the only
 """
 
 import contextlib
+import functools
 import hashlib
 import os
+import pickle
 import platform
 import warnings
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
+import pytensor
 from jax import lax
+from jax.experimental import serialize_executable
 from pytensor.compile.mode import optdb
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from pytensor.link.jax.dispatch import jax_funcify
 
 import ops
-from runs import RunError
+from runs import RunError, write_atomically
 
 DeviceError = jax.errors.JaxRuntimeError  # what a device raises that is out of memory, or gone
 
@@ -42,31 +47,49 @@ def select_device(name, deterministic=False):
         raise RunError(f"JAX finds no {name} ({why}); install requirements-cuda.txt or use --device cpu") from None
 
 
+_kept = None  # where `Program` keeps what it compiles
+KEPT_PROGRAMS = 50
+
+
 def keep_programs():
     """Keep compiled programs in $XDG_CACHE_HOME/deep-learning-storage (~/.cache), so that the next run need not.
 
-    One folder for each kind of processor and version, as a home may be shared. JAX_COMPILATION_CACHE_DIR names another,
-    and where nothing can be written nothing is kept.
+    After `select_device`. One folder for each kind of processor and version, as a home may be shared.
+    JAX_COMPILATION_CACHE_DIR names another, and where nothing can be written nothing is kept.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    global _kept
+    folder = _kept or jax.config.jax_compilation_cache_dir
+    if folder is None:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "deep-learning-storage"
-        try:
-            described = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-            features = "".join(line for line in described if line.startswith(("model name", "flags", "Features")))
-        except OSError:
-            features = platform.machine() + platform.processor()
-        features += f"{platform.python_version()} {jax.__version__}"  # they may compress in different ways
-        folder /= f"programs-{hashlib.sha256(features.encode()).hexdigest()[:12]}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (OSError, RuntimeError):
-            return
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        _drop_damaged(folder)
+        # Python's version, too: it may compress in another way
+        folder /= f"programs-{_digest(_processor(), platform.python_version(), jax.__version__)[:12]}"
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return
+    if jax.default_backend() == "cpu":
+        _kept = Path(folder)
+        jax.config.update("jax_compilation_cache_dir", None)  # what JAX had kept could not be kept again
+        return
+    _drop_damaged(Path(folder))
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # they make the folder's path part of the keys
     # A program that cannot be kept, or that was damaged, is compiled: nothing to tell.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+
+
+def _digest(*texts):
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _processor():
+    """What tells one kind of processor from another."""
+    try:
+        described = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        return "".join(line for line in described if line.startswith(("model name", "flags", "Features")))
+    except OSError:
+        return platform.machine() + platform.processor()
 
 
 def _drop_damaged(folder):
@@ -137,6 +160,62 @@ def compiled(inputs, shared, outputs):
     return jax.jit(run)
 
 
+class Program:
+    """A function of arrays, compiled for each kind of arguments that it gets.
+
+    After `keep_programs` the compiled code is kept under what it is made from. JAX's own way of keeping needs the traced
+    function, which takes seconds; it serves where this one has not been tried, on GPUs.
+
+    Parameters
+    ----------
+    function : function of arrays
+    describe : function () -> tuple
+        With this directory's source files and the arguments' types, everything the program depends on.
+    donate : positions of arguments that are consumed
+    static : names of keyword arguments that are not arrays
+    """
+
+    def __init__(self, function, describe, donate=(), static=()):
+        self.jitted = jax.jit(function, donate_argnums=donate, static_argnames=static)
+        self.describe, self._compiled = describe, {}
+
+    def __call__(self, *arguments, **static):
+        leaves, tree = jax.tree.flatten(arguments)
+        kind = tree, tuple((np.shape(v), str(getattr(v, "dtype", type(v)))) for v in leaves), tuple(static.items())
+        if kind not in self._compiled:
+            self._compiled[kind] = self._load(kind) or self._compile(kind, arguments, static)
+        return self._compiled[kind](*arguments)
+
+    def _path(self, kind):
+        if _kept is None:
+            return None
+        sources = sorted(Path(__file__).parent.glob("*.py"))
+        return _kept / "program-{}".format(_digest(
+            *(path.read_text() for path in sources), _processor(), f"{len(os.sched_getaffinity(0))} cores",
+            os.environ.get("XLA_FLAGS", ""), *(f"{m.__name__} {m.__version__}" for m in (jax, jaxlib, np, pytensor)),
+            platform.python_version(), repr(self.describe()), repr(kind)))
+
+    def _load(self, kind):
+        with contextlib.suppress(Exception):  # damaged, or not there: it is compiled
+            if path := self._path(kind):
+                data = path.read_bytes()
+                if hashlib.sha256(data[32:]).digest() == data[:32]:
+                    program = serialize_executable.deserialize_and_load(*pickle.loads(data[32:]))
+                    path.touch()
+                    return program
+        return None
+
+    def _compile(self, kind, arguments, static):
+        program = self.jitted.lower(*arguments, **static).compile()
+        with contextlib.suppress(Exception):  # a program that cannot be kept can still be used
+            if path := self._path(kind):
+                data = pickle.dumps(serialize_executable.serialize(program))
+                write_atomically(path, lambda file: file.write(hashlib.sha256(data).digest() + data))
+                for old in sorted(_kept.glob("program-*"), key=lambda p: p.stat().st_mtime)[:-KEPT_PROGRAMS]:
+                    old.unlink()
+        return program
+
+
 def dropout_mask(key, p, shape):
     """Bernoulli(p) float32 zeros and ones from a JAX key: one random bit an element for p = 1/2, else 16."""
     if p == 0.5:
@@ -175,12 +254,17 @@ class TrainingProgram:
     def __init__(self, network, batch_size, segment, masks="device"):
         self.network, self.segment, self.masks = network, segment, masks
         self.compilations = 0
-        inputs, updates = network.training_step(batch_size)
-        self._step = to_jax(inputs, network.state, list(updates.values()))
-        self._updated = [v.name for v in updates]
         self._shapes = [(batch_size, layer.input_size) for layer in network.layers]
-        self._program = jax.jit(self._run, donate_argnums=0, static_argnames="narrow")
-        self._together = jax.jit(self._run_together, donate_argnums=0, static_argnames="narrow")
+        self._program = Program(self._run, lambda: ("training", network.description, batch_size, segment, masks), donate=0,
+                                static="narrow")
+        self._together = Program(self._run_together, lambda: ("together", network.description, batch_size, segment, masks),
+                                 donate=0, static="narrow")
+
+    @functools.cached_property
+    def _graph(self):
+        """The step as a function, and the names of what it computes."""
+        inputs, updates = self.network.training_step(self._shapes[0][0])
+        return to_jax(inputs, self.network.state, list(updates.values())), [v.name for v in updates]
 
     def __call__(self, state, constants, x, t, rows, batches, masks=None):
         """Train on a segment; `state` is consumed and its successor returned.
@@ -235,19 +319,21 @@ class TrainingProgram:
 
     def _run(self, state, constants, x, t, rows, batches, count, masks, narrow=False):
         self.compilations += 1
+        step, updated = self._graph
 
         def batch(i, state):
             if self.masks == "device":
                 key = jax.random.wrap_key_data(state["masks/key"], impl="threefry2x32")
                 key = jax.random.fold_in(key, state["masks/batches"])
-                drawn = [ops.keep(dropout_mask(jax.random.fold_in(key, k), layer.p, shape))
-                         for k, (layer, shape) in enumerate(zip(self.network.layers, self._shapes, strict=True))]
+                keys = jax.vmap(lambda k: jax.random.fold_in(key, k))(jnp.arange(len(self._shapes)))
+                drawn = [ops.keep(dropout_mask(key, layer.p, shape))
+                         for key, layer, shape in zip(keys, self.network.layers, self._shapes, strict=True)]
                 state = state | {"masks/batches": state["masks/batches"] + np.uint32(1)}
             else:
                 drawn = [m[i].astype("float32") for m in masks]
             values = constants | {"x": x[rows[i]], "t": t[rows[i]], "batches": batches + i}
             values |= {f"mask{k}": mask for k, mask in enumerate(drawn)}
-            return state | dict(zip(self._updated, self._step(values, state), strict=True))
+            return state | dict(zip(updated, step(values, state), strict=True))
 
         with jax.default_matmul_precision("highest"), ops.narrow_operands(narrow):
             return lax.fori_loop(0, count, batch, state)
@@ -257,10 +343,8 @@ class TestProgram:
     """The compiled test-time pass: the number of errors on a whole set in one call."""
 
     def __init__(self, network, batch_size):
-        self.batch_size = batch_size
-        inputs, outputs = network.test_step(batch_size)
-        self._pass = to_jax(inputs, network.state, outputs[-1:])
-        self._program = jax.jit(self._count)
+        self.network, self.batch_size = network, batch_size
+        self._program = Program(self._count, lambda: ("test", network.description, batch_size))
 
     def arrange(self, x, t):
         """A set as the program wants it: x (n, inputs), t one-hot (n, classes) -> device arrays of whole batches.
@@ -278,8 +362,11 @@ class TestProgram:
         return int(self._program(state, prop_bits, x, classes, np.int32(first), np.int32(last)))
 
     def _count(self, state, prop_bits, x, classes, first, last):
+        inputs, outputs = self.network.test_step(self.batch_size)
+        test_pass = to_jax(inputs, self.network.state, outputs[-1:])
+
         def batch(i, errors):
-            (y,) = self._pass({"x": x[i], "prop_bits": prop_bits}, state)
+            (y,) = test_pass({"x": x[i], "prop_bits": prop_bits}, state)
             wrong = (y.argmax(axis=1) != classes[i]) & (classes[i] >= 0)
             return errors + wrong.sum(dtype="int32")
 

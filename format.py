@@ -142,7 +142,7 @@ class Signal:
         shape : the shape of v in the published program, where that differs.
         """
         if self.thresholds is not None:
-            self.counts = ops.count_at_least(pt.abs(v), self.thresholds)
+            self.counts = ops.partial_counts(pt.abs(v), self.thresholds)
             self.shape = shape or v.type.shape
         return v
 
@@ -181,7 +181,7 @@ class Ranges:
         if not self.format.follows_overflow:
             return {}
         observed = [signals[name] for name in SIGNALS]
-        rates = overflow_rates(pt.stack([s.counts for s in observed]), [s.shape for s in observed]).T
+        rates = overflow_rates(ops.total_counts(*(s.counts for s in observed)), [s.shape for s in observed]).T
         overflow = self.overflow + rates
         mean = ops.rounded_quotient(overflow, frequency.astype("float64"))
         moved = next_range(self.ranges, mean[0], mean[1], max_overflow)

@@ -119,7 +119,7 @@ class Network:
     """
 
     def __init__(self, task, number_format, rng, initial_range=0, **size):
-        self.format = FORMATS[number_format]
+        self.format, self.description = FORMATS[number_format], (task, number_format, sorted(size.items()))
         self.layers = NETWORKS[task](self.format, rng, initial_range, **size)
 
     @property

@@ -8,6 +8,7 @@ This module and `compilation` are the only ones that know JAX.
 
 import contextlib
 import functools
+import itertools
 from contextvars import ContextVar
 
 import jax
@@ -49,6 +50,13 @@ class JaxOp(Op):
         output_storage[0][0] = np.asarray(self.apply(*inputs))
 
 
+class ElementwiseOp(JaxOp):
+    """A JaxOp whose output has the shape and type of its first input."""
+
+    def result(self, first, *others):
+        return first
+
+
 @functools.cache  # tracing takes milliseconds
 def _result(op, *types):
     out = jax.eval_shape(op.apply, *(jax.ShapeDtypeStruct(*t) for t in types))
@@ -69,14 +77,14 @@ def _flip_bits(x, bits):
     return lax.bitcast_convert_type(lax.bitcast_convert_type(x, bits.dtype) ^ bits, x.dtype)
 
 
-class RoundHalfAwayFromZero(JaxOp):
+class RoundHalfAwayFromZero(ElementwiseOp):
     """float32 -> nearest integer, halves away from zero."""
 
     def apply(self, x):
         return lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO)
 
 
-class HalfPrecision(JaxOp):
+class HalfPrecision(ElementwiseOp):
     """float32 -> nearest IEEE binary16 value, as float32: ties to even, overflow to infinity, subnormals kept.
 
     Not a pair of casts, which XLA may delete; reduce_precision alone would flush the subnormals.
@@ -103,7 +111,7 @@ def keep(x):
         return _same(x)
 
 
-class Stored(JaxOp):
+class Stored(ElementwiseOp):
     """The tensor itself, computed once and kept in memory."""
 
     def apply(self, x):
@@ -117,14 +125,14 @@ class PowerOfTwo(JaxOp):
         return lax.bitcast_convert_type((jnp.clip(n, -126, 126) + 127) << 23, jnp.float32)
 
 
-class RoundedProduct(JaxOp):
+class RoundedProduct(ElementwiseOp):
     """float32 tensor x scalar, rounded before anything is added to it: never part of a fused multiply-add."""
 
     def apply(self, x, scalar):
         return _flip_bits(x * scalar, _zero_unless_nan(scalar))
 
 
-class RoundedQuotient(JaxOp):
+class RoundedQuotient(ElementwiseOp):
     """x / divisor in the precision of x, correctly rounded; the divisor is broadcast to x.
 
     XLA would multiply by the reciprocal of a divisor that is constant or the same for many elements of x.
@@ -178,6 +186,9 @@ class Product(JaxOp):
     def apply(self, x, W):
         return _product(x, W, _precision(self.on_grid))
 
+    def result(self, x, W):
+        return (x[0][0], W[0][1]), x[1]
+
     def pullback(self, inputs, outputs, cotangents):
         x, W = inputs
         (dz,) = cotangents
@@ -215,10 +226,11 @@ class Correlation(JaxOp):
             x, W, pad = _unfold(x, S, pad), W.transpose(0, 3, 1, 2).reshape(n_out, S * C, R, 1), 0
         by_taps, width = W.transpose(3, 0, 2, 1), x.shape[2] + 2 * pad - W.shape[3] + 1
 
-        def row(image, r):
+        def row(image, tap):
+            filters = lax.dynamic_slice_in_dim(by_taps, tap, len(image), axis=2)
             total = jnp.zeros((n_out, width, x.shape[3]), x.dtype)
             for s, columns, outputs in _taps(W.shape[3], pad, x.shape[2], width):
-                product = _product(by_taps[s, :, r].reshape(n_out, -1), _matrix(image[:, :, columns]))
+                product = _product(filters[s].reshape(n_out, -1), _matrix(image[:, :, columns]))
                 total += _pad(product.reshape(n_out, -1, x.shape[3]), 0, 1, outputs.start, width - outputs.stop)
             return total
 
@@ -251,8 +263,8 @@ class CorrelationInputGradient(JaxOp):
         height, _, width, B = dz.shape
         by_rows = flipped.transpose(2, 3, 1, 0).reshape(R, S * C, n_out)
 
-        def row(gradient, r):
-            filters = by_rows[r].transpose(1, 0, 2).reshape(S * C, -1)
+        def row(gradient, tap):
+            filters = lax.dynamic_slice_in_dim(by_rows, tap, len(gradient)).transpose(1, 0, 2).reshape(S * C, -1)
             return _fold(_product(filters, _matrix(gradient)).reshape(S, C, width, B), S - 1 - self.pad)
 
         return _map_rows(row, dz, height + R - 1 - 2 * self.pad, self.pad - R + 1, R)
@@ -281,22 +293,20 @@ class CorrelationFilterGradient(JaxOp):
         taps, pad = (1, 0) if few else (S, self.pad)
         maps = x.shape[1]
 
-        def add_row(h, totals, image, r):
-            gradient, totals = lax.dynamic_index_in_dim(dz, h, keepdims=False), list(totals)
+        def add_row(h, totals, length):
+            (image, tap), gradient = _block(x, h - self.pad, length), lax.dynamic_index_in_dim(dz, h, keepdims=False)
+            totals = list(totals)
             for s, columns, outputs in _taps(taps, pad, x.shape[2], width):
                 product = _product(_matrix(image[:, :, columns]), gradient[:, outputs].reshape(n_out, -1).T)
-                totals[s] += _pad(product.reshape(-1, maps, n_out), 0, 0, r.start, R - r.stop)
+                product = product.reshape(length, maps, n_out) + lax.dynamic_slice_in_dim(totals[s], tap, length)
+                totals[s] = lax.dynamic_update_slice_in_dim(totals[s], product, tap, axis=0)
             return totals
 
         totals = [jnp.zeros((R, maps, n_out), x.dtype)] * taps
-        first, last = _inner_rows(height, -self.pad, R, H)
-        for h in range(first):
-            totals = add_row(h, totals, *_block(x, h - self.pad, R))
-        if last > first:
-            totals = lax.fori_loop(np.int32(first), np.int32(last), lambda h, totals: add_row(
-                h, totals, lax.dynamic_slice_in_dim(x, h - self.pad, R), slice(0, R)), totals)
-        for h in range(last, height):
-            totals = add_row(h, totals, *_block(x, h - self.pad, R))
+        for length, rows in _blocks(height, -self.pad, R, H).items():
+            step = np.int32(rows[1] - rows[0] if len(rows) > 1 else 1)
+            totals = lax.fori_loop(np.int32(0), np.int32(len(rows)), lambda i, totals, length=length, rows=rows, step=step:
+                                   add_row(rows[0] + i * step, totals, length), totals)
         return jnp.stack(totals, axis=1).reshape(R, S, C, n_out).transpose(3, 2, 0, 1)
 
     def result(self, x, dz):
@@ -318,28 +328,34 @@ def _overlap(start, size, n):
     return slice(low, high), slice(low - start, high - start)
 
 
-def _block(x, start, size):
-    """Those of `size` rows of x from `start` on that exist, and which of the `size` they are."""
-    there, taps = _overlap(start, size, len(x))
-    return x[there], taps
+def _blocks(count, offset, size, n):
+    """Of rows h + offset .. h + offset + size - 1, those among rows 0..n-1, for h = 0..count-1.
+
+    A dict from how many they are to the h with so many. Blocks at the upper and the lower edge that have the same number of
+    rows share a piece of code, in a loop, as those inside do: about half as much to compile.
+    """
+    blocks = {}
+    for h in range(count):
+        rows, _ = _overlap(h + offset, size, n)
+        blocks.setdefault(rows.stop - rows.start, []).append(h)
+    return {length: np.array(found, "int32") for length, found in blocks.items()}
 
 
-def _inner_rows(count, offset, size, n):
-    """The h of 0..count-1 with h + offset .. h + offset + size - 1 all among 0..n-1: the first, and behind the last."""
-    first = min(count, max(0, -offset))
-    return first, max(first, min(count, n - size - offset + 1))
+def _block(x, start, length):
+    """`length` rows of x, the first of those that exist from `start` on, and how many before it do not."""
+    first = jnp.maximum(start, 0)
+    return lax.dynamic_slice_in_dim(x, first, length), first - start
 
 
 def _map_rows(row, x, count, offset, size):
-    """row(block, taps) for h = 0..count-1, stacked: `size` rows of x from h + offset on, as far as they exist (see `_block`).
-
-    The rows whose blocks are complete share one piece of code, in a loop.
-    """
-    first, last = _inner_rows(count, offset, size, len(x))
-    edges = {h: row(*_block(x, h + offset, size))[None] for h in (*range(first), *range(last, count))}
-    inner = [lax.map(lambda h: row(lax.dynamic_slice_in_dim(x, h + offset, size), slice(0, size)),
-                     jnp.arange(first, last, dtype="int32"))] if last > first else []
-    return jnp.concatenate([*(edges[h] for h in range(first)), *inner, *(edges[h] for h in range(last, count))])
+    """row(*block of x), as `_blocks` has them, for h = 0..count-1, stacked."""
+    results = [None] * count
+    for length, outputs in _blocks(count, offset, size, len(x)).items():
+        found = lax.map(lambda h, length=length: row(*_block(x, h + offset, length)), jnp.asarray(outputs))
+        cuts = [0, *np.flatnonzero(np.diff(outputs) > 1) + 1, len(outputs)]  # neighbours stay together
+        for a, b in itertools.pairwise(cuts):
+            results[outputs[a]] = found[a:b]
+    return jnp.concatenate([r for r in results if r is not None])
 
 
 def _taps(taps, pad, n, n_out):
@@ -441,12 +457,12 @@ def _sum_blocks(a, stages, most, enough=1):
     Written as plain additions, which XLA's CPU code fuses with what makes `a`, vectorizes and spreads over cores; its own
     reductions of long axes first write their whole input to memory.
     """
-    for _ in range(stages):
+    for stage in range(stages):
         if len(a) <= enough:
             break
         blocks = max(k for k in range(1, most + 1) if len(a) % k == 0)
-        a = a.reshape(blocks, len(a) // blocks, *a.shape[1:])
-        a = keep(functools.reduce(lax.add, lax.split(a, (1,) * blocks))[0])
+        a = (keep(a) if stage else a).reshape(blocks, len(a) // blocks, *a.shape[1:])
+        a = functools.reduce(lax.add, lax.split(a, (1,) * blocks))[0]
     return a
 
 
@@ -454,22 +470,32 @@ class ColumnNorm(JaxOp):
     """Euclidean norms over axis 0, float32: squares summed in float64, the sum rounded, the root in float32 (SPEC 5)."""
 
     def apply(self, W):
-        squares = _sum_blocks(jnp.square(W.astype(jnp.float64)), stages=2, most=32)
+        squares = keep(_sum_blocks(jnp.square(W.astype(jnp.float64)), stages=2, most=32))
         return jnp.sqrt(jnp.sum(squares, axis=0).astype(jnp.float32))
 
 
-class CountAtLeast(JaxOp):
-    """How many elements of a float32 tensor are at least thresholds[0], and thresholds[1]: int32 (2,)."""
+class PartialCounts(JaxOp):
+    """How many elements of a float32 tensor are at least thresholds[0] and thresholds[1], for TotalCounts to add up.
 
-    def result(self, *types):
-        return (2,), "int32"
+    int32 (n, 1024), n small: each the first count of some elements times 2^16, plus the second.
+    """
 
     def apply(self, v, thresholds):
-        # Both counts in one pass, the first in the upper half of an int32: three stages count to 4,096 at most.
+        # Both counts in one pass: three stages count to 4,096 at most.
         both = (v >= thresholds[0]).astype(jnp.int32) * 2**16 + (v >= thresholds[1]).astype(jnp.int32)
         both = _sum_blocks(both.ravel(), stages=3, most=8 if v.size < 2**22 else 16, enough=1024)
-        both = jnp.sum((both >> 16).astype(jnp.int64) * 2**32 + (both & 0xFFFF))
-        return jnp.stack([both >> 32, both & 0xFFFFFFFF]).astype(jnp.int32)
+        return keep(jnp.pad(both, (0, -len(both) % 1024)).reshape(-1, 1024))
+
+
+class TotalCounts(JaxOp):
+    """The counts behind n arrays of PartialCounts: int32 (n, 2). All at once, as each piece of code takes time to compile."""
+
+    def apply(self, *parts):
+        both = keep(jnp.concatenate(parts))
+        sums = keep(jnp.sum((both >> 16).astype(jnp.int64) * 2**32 + (both & 0xFFFF), axis=1))
+        belongs = np.repeat(np.eye(len(parts), dtype=bool), [len(p) for p in parts], axis=1)
+        sums = jnp.sum(jnp.where(belongs, sums, 0), axis=1)
+        return jnp.stack([sums >> 32, sums & 0xFFFFFFFF], axis=1).astype(jnp.int32)
 
 
 round_half_away_from_zero = RoundHalfAwayFromZero()
@@ -480,7 +506,8 @@ rounded_product = RoundedProduct()
 rounded_quotient = RoundedQuotient()
 pairwise_sum = PairwiseSum()
 column_norm = ColumnNorm()
-count_at_least = CountAtLeast()
+partial_counts = PartialCounts()
+total_counts = TotalCounts()
 
 
 def shared(value, name):

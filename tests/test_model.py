@@ -16,7 +16,7 @@ import ops
 from compilation import to_device, to_jax
 from format import FORMATS, SIGNALS
 from model import TASKS, Network
-from ops import ColumnNorm, CountAtLeast
+from ops import ColumnNorm, PartialCounts
 
 UNIT = Path(__file__).parent.parent.parent / "shared" / "reference" / "unit.npz"
 f4 = np.float32
@@ -234,7 +234,7 @@ def test_float64_is_where_it_belongs(task, number_format):
     assert all(np.prod(v.type.shape) <= 20 for v in in_graph) and bool(in_graph) == (number_format == "DFXP")
     assert not {v.type.dtype for v in computed} & {"float16", "complex64", "complex128"}
     norms = [v for v in computed if isinstance(v.owner.op, ColumnNorm)]
-    counts = [v for v in computed if isinstance(v.owner.op, CountAtLeast)]
+    counts = [v for v in computed if isinstance(v.owner.op, PartialCounts)]
     assert len(norms) == len(network.layers)
     assert len(counts) == (len(network.layers) * len(SIGNALS) if number_format == "DFXP" else 0)
 
@@ -260,6 +260,52 @@ def test_evaluation_counts_ties_as_argmax_does():
     assert program(state, np.int32(9), *program.arrange(x, t)) == 5
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU's programs are kept")
+def test_kept_programs_need_no_tracing(monkeypatch, tmp_path):
+    """They give the same bits; another network, batch size or kind of arguments has a program of its own.
+
+    Damage is noticed.
+    """
+    monkeypatch.setattr(compilation, "_kept", tmp_path)
+
+    def train(number_format="DFXP", batch_size=4, units=2):
+        network = Network("PI_MNIST", number_format, np.random.RandomState(0), 5, units=units, pieces=2)
+        program = compilation.TrainingProgram(network, batch_size, 2)
+        state = to_device({v.name: v.get_value() for v in network.state} | compilation.mask_state(1))
+        constants = {"LR": f4(0.1), "M": f4(0.5), "prop_bits": np.int32(9), "up_bits": np.int32(11),
+                     "frequency": np.int32(2), "max_overflow": np.float64(0)}
+        rng = np.random.RandomState(3)
+        x, t = rng.uniform(size=(8, network.input_size)).astype(f4), np.eye(10, dtype=f4)[:8]
+        rows = np.arange(2 * batch_size, dtype="int32").reshape(2, batch_size) % 8
+        return compilation.to_host(program(state, constants, *to_device((x, t)), rows, 0)), program
+
+    def traced(*arguments, **options):
+        return train(*arguments, **options)[1].compilations
+
+    first, program = train()
+    assert program.compilations == 1
+    again, program = train()
+    assert program.compilations == 0
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, again[name])
+    assert traced("FXP") == traced(batch_size=3) == traced(units=3) == 1
+    assert traced("FXP") == traced(batch_size=3) == traced(units=3) == 0
+    for path in tmp_path.glob("program-*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    assert traced() == 1 and traced() == 0
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")
+    assert traced() == 1
+
+
+def test_only_so_many_programs_are_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(compilation, "_kept", tmp_path)
+    monkeypatch.setattr(compilation, "KEPT_PROGRAMS", 2)
+    for n in range(4):
+        program = compilation.Program(lambda v: v + 1, lambda n=n: (n,))
+        assert program(f4(n)) == n + 1
+        assert len(list(tmp_path.iterdir())) == min(n + 1, 2)
+
+
 # ------------------------------------------------------------------------------------------- what a segment is made of
 
 @cache
@@ -272,7 +318,7 @@ def compiled_segment(task, number_format, **size):
                  "max_overflow": np.float64(0)}
     arguments = (state, constants, *to_device((np.zeros((8, network.input_size), f4), np.zeros((8, 10), f4))),
                  np.zeros((2, 4), "int32"), np.int32(0), np.int32(2), None)
-    traced = program._program.trace(*arguments)
+    traced = program._program.jitted.trace(*arguments)
     return network, traced.jaxpr.jaxpr, traced.lower().compile().as_text()
 
 

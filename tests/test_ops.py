@@ -187,6 +187,10 @@ def test_column_norm_needs_the_float64_sum():
     np.testing.assert_array_equal(run(ops.column_norm, zero), np.zeros(4, f4))
 
 
+def counts_at_least(v, thresholds):
+    return ops.total_counts(ops.partial_counts(v, thresholds))[0]
+
+
 COUNT_SHAPES = [(1,), (7,), (1200,), (10_007,), (100, 97), (31, 37), (4, 3, 5, 5), (13, 2, 11, 3), (64, 1024),
                 (2, 96, 21, 21)]
 
@@ -198,14 +202,25 @@ def test_counts(shape):
     all_one, grid = np.ones(shape, f4), (np.rint(v * 4) / 4).astype(f4)
     for array in (v, all_one, grid, -v):
         for thresholds in (f4([1, 0.5]), f4([0.25, 0.25]), f4([2, -3]), f4([np.inf, 1])):
-            counts = run(ops.count_at_least, array, thresholds)
+            counts = run(counts_at_least, array, thresholds)
             assert counts.dtype == "int32"
             assert counts.tolist() == [np.count_nonzero(array >= t) for t in thresholds]
 
 
 def test_counts_where_everything_overflows():
     """So that no partial count may be too large for its place."""
-    assert run(ops.count_at_least, np.ones((2**11, 2**12), f4), f4([1, 1])).tolist() == [2**23, 2**23]
+    assert run(counts_at_least, np.ones((2**11, 2**12), f4), f4([1, 1])).tolist() == [2**23, 2**23]
+
+
+def test_counts_of_several_tensors():
+    tensors = [np.random.RandomState(k).uniform(size=shape).astype(f4) for k, shape in enumerate(COUNT_SHAPES)]
+    thresholds = f4([[0.9 - k / 20, 0.5 - k / 20] for k in range(len(tensors))])
+
+    def graph(thresholds, *tensors):
+        return ops.total_counts(*(ops.partial_counts(v, thresholds[k]) for k, v in enumerate(tensors)))
+
+    expected = [[np.count_nonzero(v >= t) for t in pair] for v, pair in zip(tensors, thresholds, strict=True)]
+    assert run(graph, thresholds, *tensors).tolist() == expected
 
 
 @settings(max_examples=8, deadline=None)
@@ -213,13 +228,13 @@ def test_counts_where_everything_overflows():
 def test_counts_of_any_shape(shape, seed):
     v = np.random.RandomState(seed).uniform(size=shape).astype(f4)
     thresholds = f4([0.75, 0.25])
-    assert run(ops.count_at_least, v, thresholds).tolist() == [np.count_nonzero(v >= t) for t in thresholds]
+    assert run(counts_at_least, v, thresholds).tolist() == [np.count_nonzero(v >= t) for t in thresholds]
 
 
 @pytest.mark.parametrize("shape", [(37,), (100, 12), (4, 6, 5, 5)], ids=str)
 def test_counts_in_a_loop(shape):
     v, thresholds = np.random.RandomState(0).uniform(size=shape).astype(f4), f4([0.9, 0.45])
-    assert run_looped(ops.count_at_least, v, thresholds).tolist() == [np.count_nonzero(v >= t) for t in thresholds]
+    assert run_looped(counts_at_least, v, thresholds).tolist() == [np.count_nonzero(v >= t) for t in thresholds]
 
 
 # --------------------------------------------------------------------------------------------------- convolution
@@ -349,7 +364,7 @@ def test_a_constant_image_is_all_ties():
     (ops.half_precision, ref.half, [hard_to_round() * f4(1e-3)]),
     (ops.column_norm, lambda W: np.sqrt((W.astype("f8") ** 2).sum(0).astype("f4")),
      [np.random.RandomState(0).normal(size=(50, 6)).astype(f4)]),
-    (ops.count_at_least, lambda v, t: [np.count_nonzero(v >= k) for k in t],
+    (counts_at_least, lambda v, t: [np.count_nonzero(v >= k) for k in t],
      [np.random.RandomState(0).uniform(size=(30, 7)).astype(f4), f4([0.5, 0.25])]),
     (ops.rounded_quotient, np.divide, [np.random.RandomState(0).uniform(1, 2, (30, 7)).astype(f4) for _ in range(2)]),
     (correlation(1), lambda x, W: ref.correlate(x, W, 1),
