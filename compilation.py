@@ -399,3 +399,13 @@ def matrix_products(operands):
     operands = to_device([pair[:2] for pair in operands])
     program = jax.jit(lambda pairs: [jnp.matmul(a, b, precision="highest") for a, b in pairs])
     return lambda: wait(program(operands))
+
+
+def repeated(op, operands, times):
+    """A function that computes an Op of `ops` so many times, in a loop as training does, and waits."""
+    def body(_, total, first, *others):
+        return total + ops.keep(op.apply(first + 0 * total, *others)).ravel()[0]
+
+    program = jax.jit(lambda *arrays: lax.fori_loop(0, times, lambda i, total: body(i, total, *arrays), np.float32(0)))
+    operands = to_device(operands)
+    return lambda: wait(program(*operands))

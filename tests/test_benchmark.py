@@ -52,6 +52,21 @@ def test_table():
     assert cells[8:] == ["12.0 (6.0 - 24.0)", "10.0 (5.0 - 20.0)", "", "2.50 (1.25 - 5.00)"]  # the faster of both
 
 
+def test_table_of_layers():
+    rows = [{"layer": "layer0", "product": "forward", "ours_ms": spread(8.0), "blas_ms": spread(4.0), "to_blas": spread(2.0)}]
+    report = {"results": [{"task": "MNIST", "formats": {}, "layers": rows}]}
+    assert benchmark.markdown(report).splitlines()[-1] == (
+        "| MNIST | layer0 | forward | 8.0 (4.0 - 16.0) | 4.0 (2.0 - 8.0) | 2.00 (1.00 - 4.00) |")
+
+
+def test_layers_are_measured():
+    rows = benchmark.measure_layers("MNIST", 2, "cpu", lambda text: None)
+    names = [("layer0", "forward"), ("layer0", "filters")]  # its input needs no gradient
+    names += [(layer, product) for layer in ("layer1", "layer2") for product in ("forward", "filters", "input")]
+    assert [(row["layer"], row["product"]) for row in rows] == names
+    assert all(row["ours_ms"]["min"] > 0 and row["blas_ms"]["min"] > 0 for row in rows) and not benchmark.Process.running
+
+
 def test_a_whole_benchmark(tmp_path):
     """One task, one round."""
     out, table = tmp_path / "benchmark.json", tmp_path / "benchmark.md"

@@ -14,6 +14,7 @@ torch and qtorch are installed, here or for another Python (--peer PYTHON).
 
 import argparse
 import datetime
+import functools
 import gc
 import importlib.metadata
 import json
@@ -132,8 +133,56 @@ def products(network, batch_size):
             m, k, n = W.shape[0], W[0].size, rows * columns * batch_size
         else:
             m, k, n = W.shape[1], W.shape[0], batch_size
-        shapes += [(m, k, n), (m, n, k)] + ([(k, m, n)] if shapes else [])  # the first input needs no gradient
+        shapes += products_of(m, k, n)[: 3 if shapes else 2]  # the first input needs no gradient
     return shapes
+
+
+def products_of(m, k, n):
+    """(m, k, n) of a product and of its gradients in the left and in the right factor."""
+    return [(m, k, n), (m, n, k), (k, m, n)]
+
+
+def layers(task, device):
+    """Milliseconds of each convolution of a step, in the loop that training is, and of its matrix product in BLAS."""
+    import numpy as np
+
+    import compilation
+    import ops
+    from model import TASKS as SCHEDULES
+    from model import Network
+
+    compilation.select_device(device)
+    network, batch, rng = Network(task, "FLP", np.random.RandomState(0)), SCHEDULES[task].batch_size, np.random.default_rng(0)
+    calls = {}
+    for layer in network.layers:
+        W = layer.W.get_value()
+        if W.ndim != 4:
+            continue
+        (maps, *sides), n_out, pad = layer.input_shape, len(W), layer.pad
+        height, width = (n + 2 * pad - W.shape[2] + 1 for n in sides)
+        x = rng.random((sides[0], maps, sides[1], batch), "float32")
+        dz = rng.random((height, n_out, width, batch), "float32")
+        kinds = {"forward": (ops.Correlation(pad, False), (x, W)),
+                 "filters": (ops.CorrelationFilterGradient(pad, False), (x, dz)),
+                 "input": (ops.CorrelationInputGradient(pad), (dz, W))}
+        shapes = products_of(n_out, W[0].size, height * width * batch)
+        for (kind, (op, operands)), (m, k, n) in zip(kinds.items(), shapes, strict=True):
+            if kind == "input" and layer is network.layers[0]:
+                continue
+            a, b, out = rng.random((m, k), "float32"), rng.random((k, n), "float32"), np.zeros((m, n), "float32")
+            ours, blas = compilation.repeated(op, operands, 2), functools.partial(np.matmul, a, b, out=out)
+            calls[layer.name, kind] = ours, blas
+
+    def milliseconds(call, times):
+        call()  # the threads of the other library may still spin
+        start = time.perf_counter()
+        call()
+        return 1e3 * (time.perf_counter() - start) / times
+
+    def measure():
+        return [[*name, milliseconds(ours, 2), milliseconds(blas, 1)] for name, (ours, blas) in calls.items()]
+
+    answer({"first": measure, "layers": measure})
 
 
 def floor(task, device):
@@ -228,6 +277,20 @@ def spread(values):
 
 def ratios(a, b):
     return spread([x / y for x, y in zip(a, b, strict=True)])
+
+
+def measure_layers(task, rounds, device, say):
+    """Each convolution against its matrix product in BLAS; a list of dicts."""
+    say(f"{task}: layer by layer")
+    process = Process([sys.executable, "-m", "utilities.benchmark", "--device", device, "--worker", task, "layers"])
+    process.ask("first")
+    answers = [process.ask("layers") for _ in range(rounds)]
+    if process.why:
+        raise Failed(f"{task}, layer by layer: {process.why}")
+    process.close()
+    return [{"layer": rows[0][0], "product": rows[0][1], "ours_ms": spread([r[2] for r in rows]),
+             "blas_ms": spread([r[3] for r in rows]), "to_blas": ratios([r[2] for r in rows], [r[3] for r in rows])}
+            for rows in zip(*answers, strict=True)]
 
 
 def measure(task, formats, rounds, device, peer, together, say):
@@ -331,6 +394,11 @@ def markdown(report):
                   "|---|---|---|---|---|---|"]
         lines += [f"| {task} | {name} | {row['runs']} | {times(row['alone_ms'])} | {times(row['together_ms'])} | "
                   f"{times(row['gain'], 2)} |" for task, name, row in teams]
+    rows = [(result["task"], row) for result in report["results"] for row in result.get("layers", ())]
+    if rows:
+        lines += ["", "| task | layer | product | ours, ms | BLAS, ms | ratio |", "|---|---|---|---|---|---|"]
+        lines += [f"| {task} | {row['layer']} | {row['product']} | {times(row['ours_ms'])} | {times(row['blas_ms'])} | "
+                  f"{times(row['to_blas'], 2)} |" for task, row in rows]
     return "\n".join(lines) + "\n"
 
 
@@ -344,6 +412,8 @@ def main(arguments=None):
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default: 5)")
     parser.add_argument("--together", type=integer(1, 1000), default=1, metavar="N",
                         help="measure N runs as one program as well, against one after the other")
+    parser.add_argument("--layers", action="store_true",
+                        help="measure each convolution against its matrix products as well")
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="where to compute (default: auto)")
     parser.add_argument("-o", "--out", type=Path, help="write the report as JSON")
     parser.add_argument("--markdown", type=Path, help="write the table as Markdown, too")
@@ -351,8 +421,9 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.worker:
         task, what = options.worker
-        return floor(task, options.device) if what == "floor" else worker(
-            task, what, options.device, options.together)
+        if what in ("floor", "layers"):
+            return globals()[what](task, options.device)
+        return worker(task, what, options.device, options.together)
     if options.rounds < 1:
         parser.error("--rounds must be 1 or more")
     for path in (options.out, options.markdown):
@@ -376,9 +447,15 @@ def compare(options, command):
     """Measure all tasks; write and print the report."""
     report = {"command": command, "date": datetime.date.today().isoformat(), "processor": processor(),
               "cores": len(os.sched_getaffinity(0)), "python": platform.python_version(), "results": []}
+
+    def say(text):
+        print(text, file=sys.stderr)
+
     for task in dict.fromkeys(options.tasks):
         result, facts = measure(task, list(dict.fromkeys(options.formats)), options.rounds, options.device, options.peer,
-                                options.together, lambda text: print(text, file=sys.stderr))
+                                options.together, say)
+        if options.layers and task != "PI_MNIST":  # it has no convolutions
+            result["layers"] = measure_layers(task, options.rounds, options.device, say)
         report["results"].append(result)
         report |= facts
         for path, text in ((options.out, json.dumps(report, indent=1) + "\n"), (options.markdown, markdown(report))):
