@@ -140,7 +140,8 @@ def to_jax(inputs, shared, outputs):
         variable.name = None  # the generated code chooses names of its own
     # No rewrites but the necessary: the others reorder algebra, and the order decides last bits.
     optdb.query(RewriteDatabaseQuery(include=["minimum_compile", "jax"])).rewrite(graph)
-    code = jax_funcify(graph)
+    with jax.ensure_compile_time_eval():  # its constants outlive the trace that may be going on
+        code = jax_funcify(graph)
     names = [v.name for v in shared]
 
     def function(values, state):

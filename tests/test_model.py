@@ -297,6 +297,23 @@ def test_kept_programs_need_no_tracing(monkeypatch, tmp_path):
     assert traced() == 1
 
 
+def test_segments_of_another_data_set():
+    """A second kind of arguments is traced again, with the same graph."""
+    network = Network("PI_MNIST", "DFXP", np.random.RandomState(0), 5, **SMALL)
+    program = compilation.TrainingProgram(network, 4, 2)
+    constants = {"LR": f4(0.1), "M": f4(0.5), "prop_bits": np.int32(9), "up_bits": np.int32(11), "frequency": np.int32(2),
+                 "max_overflow": np.float64(0)}
+    rng = np.random.RandomState(3)
+    x, t = rng.uniform(size=(12, network.input_size)).astype(f4), np.eye(10, dtype=f4)[rng.randint(10, size=12)]
+    rows = np.arange(8, dtype="int32").reshape(2, 4)
+    results = []
+    for n in (8, 12):  # the same rows of both
+        state = to_device({v.name: v.get_value() for v in network.state} | compilation.mask_state(1))
+        results.append(compilation.to_host(program(state, constants, *to_device((x[:n], t[:n])), rows, 0)))
+    for name, value in results[0].items():
+        np.testing.assert_array_equal(value, results[1][name])
+
+
 def test_only_so_many_programs_are_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(compilation, "_kept", tmp_path)
     monkeypatch.setattr(compilation, "KEPT_PROGRAMS", 2)
