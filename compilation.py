@@ -190,11 +190,13 @@ class Program:
     def _path(self, kind):
         if _kept is None:
             return None
-        sources = sorted(Path(__file__).parent.glob("*.py"))
+        sources = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+        settings = [f"{name}={value}" for name, value in sorted(os.environ.items())
+                    if name.startswith(("JAX_", "XLA_", "PYTENSOR_"))]
+        versions = [platform.python_version(), *(f"{m.__name__} {m.__version__}" for m in (jax, jaxlib, np, pytensor))]
         return _kept / "program-{}".format(_digest(
-            *(path.read_text() for path in sources), _processor(), f"{len(os.sched_getaffinity(0))} cores",
-            os.environ.get("XLA_FLAGS", ""), *(f"{m.__name__} {m.__version__}" for m in (jax, jaxlib, np, pytensor)),
-            platform.python_version(), repr(self.describe()), repr(kind)))
+            *sources, *settings, *versions, _processor(), f"{len(os.sched_getaffinity(0))} cores", repr(self.describe()),
+            repr(kind)))
 
     def _load(self, kind):
         with contextlib.suppress(Exception):  # damaged, or not there: it is compiled

@@ -304,7 +304,7 @@ class CorrelationFilterGradient(JaxOp):
 
         totals = [jnp.zeros((R, maps, n_out), x.dtype)] * taps
         for length, rows in _blocks(height, -self.pad, R, H).items():
-            step = np.int32(rows[1] - rows[0] if len(rows) > 1 else 1)
+            step = np.int32(rows[1] - rows[0] if len(rows) > 1 else 1)  # one above and one below, or neighbours
             totals = lax.fori_loop(np.int32(0), np.int32(len(rows)), lambda i, totals, length=length, rows=rows, step=step:
                                    add_row(rows[0] + i * step, totals, length), totals)
         return jnp.stack(totals, axis=1).reshape(R, S, C, n_out).transpose(3, 2, 0, 1)

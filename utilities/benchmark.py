@@ -8,8 +8,9 @@ machine's speed drifts; times are medians over the rounds (smallest - largest). 
 other programs first.
 
 floor: the step's matrix products alone (a convolution counted as its matrix product), by NumPy's BLAS on a CPU, by JAX's
-on a GPU. --peer adds the same step in PyTorch: as written (eager), compiled, and with QPyTorch's quantizers, as far as
-torch and qtorch are installed, here or for another Python (--peer PYTHON).
+on a GPU; --layers compares every single convolution with its matrix products in NumPy's. --peer adds the same step in
+PyTorch: as written (eager), compiled, and with QPyTorch's quantizers, as far as torch and qtorch are installed, here or for
+another Python (--peer PYTHON).
 """
 
 import argparse
