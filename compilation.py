@@ -66,6 +66,7 @@ def keep_programs():
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
+        jax.config.update("jax_compilation_cache_dir", None)  # JAX would complain again and again
         return
     if jax.default_backend() == "cpu":
         _kept = Path(folder)
@@ -204,7 +205,8 @@ class Program:
                 data = path.read_bytes()
                 if hashlib.sha256(data[32:]).digest() == data[:32]:
                     program = serialize_executable.deserialize_and_load(*pickle.loads(data[32:]))
-                    path.touch()
+                    with contextlib.suppress(OSError):  # it can be somebody else's
+                        path.touch()
                     return program
         return None
 
@@ -214,7 +216,8 @@ class Program:
             if path := self._path(kind):
                 data = pickle.dumps(serialize_executable.serialize(program))
                 write_atomically(path, lambda file: file.write(hashlib.sha256(data).digest() + data))
-                for old in sorted(_kept.glob("program-*"), key=lambda p: p.stat().st_mtime)[:-KEPT_PROGRAMS]:
+                kept = [p for p in _kept.glob("program-*") if p.is_file()]
+                for old in sorted(kept, key=lambda p: p.stat().st_mtime)[:-KEPT_PROGRAMS]:
                     old.unlink()
         return program
 

@@ -3,9 +3,10 @@
     python -m utilities.benchmark
     python -m utilities.benchmark --tasks PI_MNIST --formats FLP FXP DFXP --peer -o benchmark.json --markdown benchmark.md
 
-Everything of a task is measured in turn, round after round, each in a process of its own, so that ratios hold where the
-machine's speed drifts; times are medians over the rounds (smallest - largest). Data are random, of the real shapes. Close
-other programs first.
+Training steps, ours, the floor's and PyTorch's, are measured in turn, round after round, each in a process of its own, so
+that ratios hold where the machine's speed drifts; then evaluation, checkpoints and what else is asked for. Times are medians
+over the rounds (smallest - largest), but for the start: from nothing to the first batch, once with compilation and once with
+what was kept. Data are random, of the real shapes. Close other programs first.
 
 floor: the step's matrix products alone (a convolution counted as its matrix product), by NumPy's BLAS on a CPU, by JAX's
 on a GPU; --layers compares every single convolution with its matrix products in NumPy's. --peer adds the same step in
@@ -427,9 +428,14 @@ def main(arguments=None):
         return worker(task, what, options.device, options.together)
     if options.rounds < 1:
         parser.error("--rounds must be 1 or more")
-    for path in (options.out, options.markdown):
-        if path and (path.is_dir() or not path.resolve().parent.is_dir()):
-            parser.error(f"{path} cannot be written: it is a folder, or in a folder that is not there")
+    for path in filter(None, (options.out, options.markdown)):
+        new = not path.exists()
+        try:
+            path.open("a").close()
+        except OSError as error:
+            parser.error(f"{path} cannot be written: {error.strerror}")
+        if new:
+            path.unlink()
     if options.peer and (why := Process([options.peer, "-c", "import torch; print(0)"]).lacks()):
         parser.error(f"--peer {options.peer}: {why}; name a Python that has torch")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -455,14 +461,20 @@ def compare(options, command):
     for task in dict.fromkeys(options.tasks):
         result, facts = measure(task, list(dict.fromkeys(options.formats)), options.rounds, options.device, options.peer,
                                 options.together, say)
-        if options.layers and task != "PI_MNIST":  # it has no convolutions
-            result["layers"] = measure_layers(task, options.rounds, options.device, say)
         report["results"].append(result)
         report |= facts
-        for path, text in ((options.out, json.dumps(report, indent=1) + "\n"), (options.markdown, markdown(report))):
-            if path:
-                path.write_text(text)
+        write(report, options)
+        if options.layers and task != "PI_MNIST":  # it has no convolutions
+            result["layers"] = measure_layers(task, options.rounds, options.device, say)
+            write(report, options)
     print(markdown(report))
+
+
+def write(report, options):
+    """Write the files that are asked for."""
+    for path, text in ((options.out, json.dumps(report, indent=1) + "\n"), (options.markdown, markdown(report))):
+        if path:
+            path.write_text(text)
 
 
 def processor():
