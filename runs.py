@@ -371,8 +371,11 @@ class Run:
             return records
         if damaged:
             raise RunError(f"{' and '.join(damaged)}; remove what is damaged to start the run over")
-        if self.metrics_path.exists() and self.metrics_path.stat().st_size:
-            note(f"{self.folder} has records, but no checkpoint: the run starts over")
+        if self.metrics_path.is_file() and self.metrics_path.stat().st_size:
+            old = self.metrics_path.with_name("metrics.previous.jsonl")
+            if not old.exists():
+                os.replace(self.metrics_path, old)
+            note(f"{self.folder} has records, but no checkpoint: the run starts over, {old.name} keeps them")
         return []
 
     def _save(self, name, arrays, keep=None):

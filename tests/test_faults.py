@@ -374,6 +374,7 @@ def test_a_run_without_its_checkpoints_says_that_it_starts_over(finished, tmp_pa
     list(small_run(tmp_path / "run")[0].follow(beginner(), 3, watcher))
     assert len(watcher.notes) == 1 and "no checkpoint: the run starts over" in watcher.notes[0]
     assert_same_run(finished, tmp_path / "run")
+    assert (tmp_path / "run" / "metrics.previous.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
     (tmp_path / "run" / "kept").replace(tmp_path / "run" / "checkpoint.previous.npz")
     (tmp_path / "run" / "checkpoint.npz").unlink()
     watcher = StopAfter(10**9)
