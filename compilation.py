@@ -175,6 +175,8 @@ class Program:
         With this directory's source files and the arguments' types, everything the program depends on.
     donate : positions of arguments that are consumed
     static : names of keyword arguments that are not arrays
+
+    A damaged or foreign file is compiled again, one that cannot be written is not kept: neither is an error.
     """
 
     def __init__(self, function, describe, donate=(), static=()):
@@ -408,10 +410,11 @@ def matrix_products(operands):
 
 
 def repeated(op, operands, times):
-    """A function that computes an Op of `ops` so many times, in a loop as training does, and waits."""
-    def body(_, total, first, *others):
-        return total + ops.keep(op.apply(first + 0 * total, *others)).ravel()[0]
+    """A function that computes an Op of `ops` on float32 arrays so many times, in a loop as training does, and waits."""
+    @jax.jit
+    def program(first, *others):
+        return lax.fori_loop(0, times, lambda _, total: total + ops.keep(op.apply(first + 0 * total, *others)).ravel()[0],
+                             np.float32(0))  # each turn needs the one before
 
-    program = jax.jit(lambda *arrays: lax.fori_loop(0, times, lambda i, total: body(i, total, *arrays), np.float32(0)))
     operands = to_device(operands)
     return lambda: wait(program(*operands))

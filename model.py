@@ -116,6 +116,8 @@ class Network:
         Initial range of every signal.
     **size
         What the task's network function takes besides, such as units and pieces of pi_mnist.
+
+    `description` tells networks apart whose compiled programs differ.
     """
 
     def __init__(self, task, number_format, rng, initial_range=0, **size):

@@ -475,9 +475,9 @@ class ColumnNorm(JaxOp):
 
 
 class PartialCounts(JaxOp):
-    """How many elements of a float32 tensor are at least thresholds[0] and thresholds[1], for TotalCounts to add up.
+    """How many elements of a float32 tensor are at least thresholds[0] and thresholds[1], for TotalCounts to add up (SPEC 6).
 
-    int32 (n, 1024), n small: each the first count of some elements times 2^16, plus the second.
+    float32, float32 (2,) -> int32 (n, 1024), n small: each the first count of some elements times 2^16, plus the second.
     """
 
     def apply(self, v, thresholds):
@@ -488,7 +488,7 @@ class PartialCounts(JaxOp):
 
 
 class TotalCounts(JaxOp):
-    """The counts behind n arrays of PartialCounts: int32 (n, 2). All at once, as each piece of code takes time to compile."""
+    """n arrays of PartialCounts -> the counts, int32 (n, 2) (SPEC 6): all at once, which is less code to compile."""
 
     def apply(self, *parts):
         both = keep(jnp.concatenate(parts))

@@ -20,6 +20,8 @@ from ops import ColumnNorm, PartialCounts
 
 UNIT = Path(__file__).parent.parent.parent / "shared" / "reference" / "unit.npz"
 f4 = np.float32
+CONSTANTS = {"LR": f4(0.1), "M": f4(0.5), "prop_bits": np.int32(9), "up_bits": np.int32(11), "frequency": np.int32(2),
+             "max_overflow": np.float64(0)}
 
 
 @cache
@@ -276,12 +278,10 @@ def test_kept_programs_need_no_tracing(monkeypatch, tmp_path):
         network = Network("PI_MNIST", number_format, np.random.RandomState(0), 5, units=units, pieces=2)
         program = compilation.TrainingProgram(network, batch_size, 2)
         state = to_device({v.name: v.get_value() for v in network.state} | compilation.mask_state(1))
-        constants = {"LR": f4(0.1), "M": f4(0.5), "prop_bits": np.int32(9), "up_bits": np.int32(11),
-                     "frequency": np.int32(2), "max_overflow": np.float64(0)}
         rng = np.random.RandomState(3)
         x, t = rng.uniform(size=(8, network.input_size)).astype(f4), np.eye(10, dtype=f4)[:8]
         rows = np.arange(2 * batch_size, dtype="int32").reshape(2, batch_size) % 8
-        return compilation.to_host(program(state, constants, *to_device((x, t)), rows, 0)), program
+        return compilation.to_host(program(state, CONSTANTS, *to_device((x, t)), rows, 0)), program
 
     def traced(*arguments, **options):
         return train(*arguments, **options)[1].compilations
@@ -310,15 +310,13 @@ def test_segments_of_another_data_set():
     """A second kind of arguments is traced again, with the same graph."""
     network = Network("PI_MNIST", "DFXP", np.random.RandomState(0), 5, **SMALL)
     program = compilation.TrainingProgram(network, 4, 2)
-    constants = {"LR": f4(0.1), "M": f4(0.5), "prop_bits": np.int32(9), "up_bits": np.int32(11), "frequency": np.int32(2),
-                 "max_overflow": np.float64(0)}
     rng = np.random.RandomState(3)
     x, t = rng.uniform(size=(12, network.input_size)).astype(f4), np.eye(10, dtype=f4)[rng.randint(10, size=12)]
     rows = np.arange(8, dtype="int32").reshape(2, 4)
     results = []
     for n in (8, 12):  # the same rows of both
         state = to_device({v.name: v.get_value() for v in network.state} | compilation.mask_state(1))
-        results.append(compilation.to_host(program(state, constants, *to_device((x[:n], t[:n])), rows, 0)))
+        results.append(compilation.to_host(program(state, CONSTANTS, *to_device((x[:n], t[:n])), rows, 0)))
     for name, value in results[0].items():
         np.testing.assert_array_equal(value, results[1][name])
 
@@ -340,9 +338,7 @@ def compiled_segment(task, number_format, **size):
     network = Network(task, number_format, np.random.RandomState(0), 5, **size)
     program = compilation.TrainingProgram(network, 4, 2)
     state = to_device({v.name: v.get_value() for v in network.state} | compilation.mask_state(1))
-    constants = {"LR": f4(0.1), "M": f4(0.5), "prop_bits": np.int32(9), "up_bits": np.int32(11), "frequency": np.int32(2),
-                 "max_overflow": np.float64(0)}
-    arguments = (state, constants, *to_device((np.zeros((8, network.input_size), f4), np.zeros((8, 10), f4))),
+    arguments = (state, CONSTANTS, *to_device((np.zeros((8, network.input_size), f4), np.zeros((8, 10), f4))),
                  np.zeros((2, 4), "int32"), np.int32(0), np.int32(2), None)
     traced = program._program.jitted.trace(*arguments)
     return network, traced.jaxpr.jaxpr, traced.lower().compile().as_text()
@@ -405,8 +401,7 @@ def step_in_tf32(monkeypatch, number_format, prop_bits, narrow, task="PI_MNIST",
         if name.endswith(("/W", "/b")):
             state[name] = rng.normal(size=value.shape).astype(f4)
     x, t = rng.uniform(size=(8, network.input_size)).astype(f4), np.eye(10, dtype=f4)[rng.randint(10, size=8)]
-    constants = {"LR": f4(0.1), "M": f4(0.5), "prop_bits": np.int32(prop_bits), "up_bits": np.int32(15),
-                 "frequency": np.int32(2), "max_overflow": np.float64(0)}
+    constants = CONSTANTS | {"prop_bits": np.int32(prop_bits), "up_bits": np.int32(15)}
     state = program(to_device(state | compilation.mask_state(1)), constants, *to_device((x, t)),
                     np.arange(8, dtype="int32").reshape(2, 4), 0)
     return {name: np.asarray(v) for name, v in state.items()}
