@@ -37,14 +37,18 @@ def select_device(name, deterministic=False):
     deterministic: the same bits in every run on a GPU, too, where XLA else chooses among kernels and orders of sums.
     """
     if deterministic:
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+        os.environ["XLA_FLAGS"] = (
+            os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+        )
     if name != "auto":
         jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[name])
     try:
         return jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # JAX's own, where its CUDA plugin is missing
         why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise RunError(f"JAX finds no {name} ({why}); install requirements-cuda.txt or use --device cpu") from None
+        raise RunError(
+            f"JAX finds no {name} ({why}); install requirements-cuda.txt or use --device cpu"
+        ) from None
 
 
 _kept = None  # where `Program` keeps what it compiles
@@ -60,9 +64,14 @@ def keep_programs():
     global _kept
     folder = _kept or jax.config.jax_compilation_cache_dir
     if folder is None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "deep-learning-storage"
+        folder = (
+            Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+            / "deep-learning-storage"
+        )
         # Python's version, too: it may compress in another way
-        folder /= f"programs-{_digest(_processor(), platform.python_version(), jax.__version__)[:12]}"
+        folder /= (
+            f"programs-{_digest(_processor(), platform.python_version(), jax.__version__)[:12]}"
+        )
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
@@ -70,12 +79,16 @@ def keep_programs():
         return
     if jax.default_backend() == "cpu":
         _kept = Path(folder)
-        jax.config.update("jax_compilation_cache_dir", None)  # what JAX had kept could not be kept again
+        jax.config.update(
+            "jax_compilation_cache_dir", None
+        )  # what JAX had kept could not be kept again
         return
     _drop_damaged(Path(folder))
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # they make the folder's path part of the keys
+    jax.config.update(
+        "jax_persistent_cache_enable_xla_caches", "none"
+    )  # they make the folder's path part of the keys
     # A program that cannot be kept, or that was damaged, is compiled: nothing to tell.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
@@ -88,7 +101,9 @@ def _processor():
     """What tells one kind of processor from another."""
     try:
         described = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-        return "".join(line for line in described if line.startswith(("model name", "flags", "Features")))
+        return "".join(
+            line for line in described if line.startswith(("model name", "flags", "Features"))
+        )
     except OSError:
         return platform.machine() + platform.processor()
 
@@ -185,7 +200,11 @@ class Program:
 
     def __call__(self, *arguments, **static):
         leaves, tree = jax.tree.flatten(arguments)
-        kind = tree, tuple((np.shape(v), str(getattr(v, "dtype", type(v)))) for v in leaves), tuple(static.items())
+        kind = (
+            tree,
+            tuple((np.shape(v), str(getattr(v, "dtype", type(v)))) for v in leaves),
+            tuple(static.items()),
+        )
         if kind not in self._compiled:
             self._compiled[kind] = self._load(kind) or self._compile(kind, arguments, static)
         return self._compiled[kind](*arguments)
@@ -194,12 +213,26 @@ class Program:
         if _kept is None:
             return None
         sources = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
-        settings = [f"{name}={value}" for name, value in sorted(os.environ.items())
-                    if name.startswith(("JAX_", "XLA_", "PYTENSOR_"))]
-        versions = [platform.python_version(), *(f"{m.__name__} {m.__version__}" for m in (jax, jaxlib, np, pytensor))]
-        return _kept / "program-{}".format(_digest(
-            *sources, *settings, *versions, _processor(), f"{len(os.sched_getaffinity(0))} cores", repr(self.describe()),
-            repr(kind)))
+        settings = [
+            f"{name}={value}"
+            for name, value in sorted(os.environ.items())
+            if name.startswith(("JAX_", "XLA_", "PYTENSOR_"))
+        ]
+        versions = [
+            platform.python_version(),
+            *(f"{m.__name__} {m.__version__}" for m in (jax, jaxlib, np, pytensor)),
+        ]
+        return _kept / "program-{}".format(
+            _digest(
+                *sources,
+                *settings,
+                *versions,
+                _processor(),
+                f"{len(os.sched_getaffinity(0))} cores",
+                repr(self.describe()),
+                repr(kind),
+            )
+        )
 
     def _load(self, kind):
         with contextlib.suppress(Exception):  # damaged, or not there: it is compiled
@@ -217,7 +250,9 @@ class Program:
         with contextlib.suppress(Exception):  # a program that cannot be kept can still be used
             if path := self._path(kind):
                 data = pickle.dumps(serialize_executable.serialize(program))
-                write_atomically(path, lambda file: file.write(hashlib.sha256(data).digest() + data))
+                write_atomically(
+                    path, lambda file: file.write(hashlib.sha256(data).digest() + data)
+                )
                 kept = [p for p in _kept.glob("program-*") if p.is_file()]
                 for old in sorted(kept, key=lambda p: p.stat().st_mtime)[:-KEPT_PROGRAMS]:
                     old.unlink()
@@ -229,14 +264,21 @@ def dropout_mask(key, p, shape):
     if p == 0.5:
         size = int(np.prod(shape))
         words = jax.random.bits(key, (-(-size // 32), 1), "uint32")
-        return ((words >> jnp.arange(32, dtype="uint32")) & 1).ravel()[:size].reshape(shape).astype("float32")
+        return (
+            ((words >> jnp.arange(32, dtype="uint32")) & 1)
+            .ravel()[:size]
+            .reshape(shape)
+            .astype("float32")
+        )
     return (jax.random.bits(key, shape, "uint16") < np.uint16(round(p * 2**16))).astype("float32")
 
 
 def mask_state(seed):
     """The state of the device's mask generator: a key, and how many batches it has served."""
-    return {"masks/key": jax.random.key_data(jax.random.key(seed, impl="threefry2x32")),
-            "masks/batches": jnp.zeros((), "uint32")}
+    return {
+        "masks/key": jax.random.key_data(jax.random.key(seed, impl="threefry2x32")),
+        "masks/batches": jnp.zeros((), "uint32"),
+    }
 
 
 def to_device(tree):
@@ -263,10 +305,18 @@ class TrainingProgram:
         self.network, self.segment, self.masks = network, segment, masks
         self.compilations = 0
         self._shapes = [(batch_size, layer.input_size) for layer in network.layers]
-        self._program = Program(self._run, lambda: ("training", network.description, batch_size, segment, masks), donate=0,
-                                static="narrow")
-        self._together = Program(self._run_together, lambda: ("together", network.description, batch_size, segment, masks),
-                                 donate=0, static="narrow")
+        self._program = Program(
+            self._run,
+            lambda: ("training", network.description, batch_size, segment, masks),
+            donate=0,
+            static="narrow",
+        )
+        self._together = Program(
+            self._run_together,
+            lambda: ("together", network.description, batch_size, segment, masks),
+            donate=0,
+            static="narrow",
+        )
 
     @functools.cached_property
     def _graph(self):
@@ -290,7 +340,17 @@ class TrainingProgram:
         masks : list of uint8 (count, batch_size, layer inputs), one a layer, for masks="given"
         """
         rows, masks, count = self._filled_up(rows, masks)
-        return self._program(state, constants, x, t, rows, np.int32(batches), count, masks, narrow=self.narrow(constants))
+        return self._program(
+            state,
+            constants,
+            x,
+            t,
+            rows,
+            np.int32(batches),
+            count,
+            masks,
+            narrow=self.narrow(constants),
+        )
 
     def together(self, calls):
         """What `__call__` gives for each of several argument tuples, as one program; a list of states.
@@ -300,20 +360,36 @@ class TrainingProgram:
         if len(calls) == 1:
             return [self(*calls[0])]
         states, constants, x, t, rows, batches, masks = zip(*calls, strict=True)
-        rows, masks, counts = zip(*(self._filled_up(r, m) for r, m in zip(rows, masks, strict=True)), strict=True)
-        return self._together(states, constants, x[0], t[0], rows, tuple(map(np.int32, batches)), counts[0], masks,
-                              narrow=self.narrow(constants[0]))
+        rows, masks, counts = zip(
+            *(self._filled_up(r, m) for r, m in zip(rows, masks, strict=True)), strict=True
+        )
+        return self._together(
+            states,
+            constants,
+            x[0],
+            t[0],
+            rows,
+            tuple(map(np.int32, batches)),
+            counts[0],
+            masks,
+            narrow=self.narrow(constants[0]),
+        )
 
     def narrow(self, constants):
         """Whether the program for narrow formats serves these constants: there are at most two."""
-        return tf32_pays() and self.network.format.significant_bits(int(constants["prop_bits"])) <= ops.TF32_BITS
+        return (
+            tf32_pays()
+            and self.network.format.significant_bits(int(constants["prop_bits"])) <= ops.TF32_BITS
+        )
 
     def _filled_up(self, rows, masks):
         """(rows, masks) of a whole segment, and how many batches of it count: one program for all lengths."""
         count, missing = len(rows), self.segment - len(rows)
         if missing:
-            rows, *masks_ = (np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)])
-                             for a in (rows, *(masks or [])))
+            rows, *masks_ = (
+                np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)])
+                for a in (rows, *(masks or []))
+            )
             masks = masks and masks_
         return rows, masks, np.int32(count)
 
@@ -321,8 +397,14 @@ class TrainingProgram:
         def one(state, constants, rows, batches, masks):
             return self._run(state, constants, x, t, rows, batches, count, masks, narrow)
 
-        stacked = jax.tree.map(lambda *a: jnp.stack(a), *zip(states, constants, rows, batches, masks, strict=True))
-        new = jax.vmap(one)(*stacked) if batching_pays() else lax.map(lambda member: one(*member), stacked)
+        stacked = jax.tree.map(
+            lambda *a: jnp.stack(a), *zip(states, constants, rows, batches, masks, strict=True)
+        )
+        new = (
+            jax.vmap(one)(*stacked)
+            if batching_pays()
+            else lax.map(lambda member: one(*member), stacked)
+        )
         return [jax.tree.map(lambda a, i=i: a[i], new) for i in range(len(states))]
 
     def _run(self, state, constants, x, t, rows, batches, count, masks, narrow=False):
@@ -334,8 +416,12 @@ class TrainingProgram:
                 key = jax.random.wrap_key_data(state["masks/key"], impl="threefry2x32")
                 key = jax.random.fold_in(key, state["masks/batches"])
                 keys = jax.vmap(lambda k: jax.random.fold_in(key, k))(jnp.arange(len(self._shapes)))
-                drawn = [ops.keep(dropout_mask(key, layer.p, shape))
-                         for key, layer, shape in zip(keys, self.network.layers, self._shapes, strict=True)]
+                drawn = [
+                    ops.keep(dropout_mask(key, layer.p, shape))
+                    for key, layer, shape in zip(
+                        keys, self.network.layers, self._shapes, strict=True
+                    )
+                ]
                 state = state | {"masks/batches": state["masks/batches"] + np.uint32(1)}
             else:
                 drawn = [m[i].astype("float32") for m in masks]
@@ -362,7 +448,9 @@ class TestProgram:
         missing = -len(x) % self.batch_size
         x = np.concatenate([x, np.zeros((missing, x.shape[1]), x.dtype)])
         classes = np.concatenate([t.argmax(axis=1), np.full(missing, -1)]).astype("int32")
-        return to_device((x.reshape(-1, self.batch_size, x.shape[1]), classes.reshape(-1, self.batch_size)))
+        return to_device(
+            (x.reshape(-1, self.batch_size, x.shape[1]), classes.reshape(-1, self.batch_size))
+        )
 
     def __call__(self, state, prop_bits, x, classes, first=0, last=None):
         """Number of wrong examples in batches first..last-1; x and classes from `arrange`."""
@@ -411,10 +499,15 @@ def matrix_products(operands):
 
 def repeated(op, operands, times):
     """A function that computes an Op of `ops` on float32 arrays so many times, in a loop as training does, and waits."""
+
     @jax.jit
     def program(first, *others):
-        return lax.fori_loop(0, times, lambda _, total: total + ops.keep(op.apply(first + 0 * total, *others)).ravel()[0],
-                             np.float32(0))  # each turn needs the one before
+        return lax.fori_loop(
+            0,
+            times,
+            lambda _, total: total + ops.keep(op.apply(first + 0 * total, *others)).ravel()[0],
+            np.float32(0),
+        )  # each turn needs the one before
 
     operands = to_device(operands)
     return lambda: wait(program(*operands))

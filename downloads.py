@@ -104,24 +104,38 @@ def _fetch(url, file, name, connect_seconds):
     try:
         while True:
             have, total, why = file.seek(0, os.SEEK_END), None, "the connection dropped"
-            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+            headers = {"Accept-Encoding": "identity"} | (
+                {"Range": f"bytes={have}-"} if have else {}
+            )
             try:
-                with requests.get(url, headers=headers, stream=True, timeout=(connect_seconds, READ_SECONDS)) as reply:
+                with requests.get(
+                    url, headers=headers, stream=True, timeout=(connect_seconds, READ_SECONDS)
+                ) as reply:
                     status = reply.status_code
                     if status in (200, 206):
                         start, total = _span(reply)
                         if start != have:  # the server knows no ranges, or gives another one
                             _empty(file)
                         if start not in (0, have):
-                            raise DownloadError(f"{url}: sent bytes from {start} on, asked for those from {have} on")
-                        bar = bar or tqdm(total=total, desc=name, unit="B", unit_scale=True, leave=False,
-                                          disable=not sys.stderr.isatty())
+                            raise DownloadError(
+                                f"{url}: sent bytes from {start} on, asked for those from {have} on"
+                            )
+                        bar = bar or tqdm(
+                            total=total,
+                            desc=name,
+                            unit="B",
+                            unit_scale=True,
+                            leave=False,
+                            disable=not sys.stderr.isatty(),
+                        )
                         bar.update(start - bar.n)
                         # not decoded: some servers declare a .tar.gz as a compressed .tar
                         for data in reply.raw.stream(CHUNK, decode_content=False):
                             file.write(data)
                             bar.update(len(data))
-                    elif status == 416 and have:  # nothing after the .part file: it is whole, or of another file
+                    elif (
+                        status == 416 and have
+                    ):  # nothing after the .part file: it is whole, or of another file
                         total = _span(reply)[1]
                         if total is None or total == have:
                             return
@@ -145,7 +159,10 @@ def _fetch(url, file, name, connect_seconds):
             bar.close()
     if not sys.stderr.isatty():
         got, seconds = file.tell() - first, max(time.monotonic() - began, 1e-3)
-        print(f"{name}: downloaded {file.tell() / 1e6:.1f} MB, {got / seconds / 1e6:.2f} MB/s", file=sys.stderr)
+        print(
+            f"{name}: downloaded {file.tell() / 1e6:.1f} MB, {got / seconds / 1e6:.2f} MB/s",
+            file=sys.stderr,
+        )
 
 
 def _empty(file):
@@ -158,7 +175,9 @@ def _span(reply):
     if reply.status_code == 200:
         length = reply.headers.get("Content-Length", "")
         return 0, int(length) if length.isdigit() else None
-    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", reply.headers.get("Content-Range", "").strip())
+    found = re.fullmatch(
+        r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", reply.headers.get("Content-Range", "").strip()
+    )
     start, total = found.groups() if found else (None, None)
     return int(start) if start else -1, int(total) if total and total != "*" else None
 

@@ -170,8 +170,16 @@ class Ranges:
         if self.format.follows_overflow:
             nobs = pt.stack([up_bits if name in ("w", "b") else prop_bits for name in SIGNALS])
             thresholds = overflow_thresholds(nobs, self.ranges)
-        return {name: Signal(self.format, self.ranges[i], prop_bits, up_bits if name in ("w", "b") else prop_bits,
-                             thresholds[i]) for i, name in enumerate(SIGNALS)}
+        return {
+            name: Signal(
+                self.format,
+                self.ranges[i],
+                prop_bits,
+                up_bits if name in ("w", "b") else prop_bits,
+                thresholds[i],
+            )
+            for i, name in enumerate(SIGNALS)
+        }
 
     def updates(self, signals, update_due, frequency, max_overflow):
         """New values of the shared variables after a batch: accumulate, and move the ranges when an update is due.
@@ -181,10 +189,14 @@ class Ranges:
         if not self.format.follows_overflow:
             return {}
         observed = [signals[name] for name in SIGNALS]
-        rates = overflow_rates(ops.total_counts(*(s.counts for s in observed)), [s.shape for s in observed]).T
+        rates = overflow_rates(
+            ops.total_counts(*(s.counts for s in observed)), [s.shape for s in observed]
+        ).T
         overflow = self.overflow + rates
         mean = ops.rounded_quotient(overflow, frequency.astype("float64"))
         moved = next_range(self.ranges, mean[0], mean[1], max_overflow)
-        return {self.epoch_overflow: self.epoch_overflow + rates[0],
-                self.ranges: pt.switch(update_due, moved, self.ranges),
-                self.overflow: pt.switch(update_due, pt.zeros_like(overflow), overflow)}
+        return {
+            self.epoch_overflow: self.epoch_overflow + rates[0],
+            self.ranges: pt.switch(update_due, moved, self.ranges),
+            self.overflow: pt.switch(update_due, pt.zeros_like(overflow), overflow),
+        }

@@ -68,8 +68,21 @@ class Layer:
         Whether the input is a signal of the layer below, in its format, and not data.
     """
 
-    def __init__(self, name, number_format, W, n_biases, *, p, scale, max_col_norm=1.9365, w_LR_scale=1.0,
-                 b_LR_scale=1.0, initial_range=0, input_on_grid=True):
+    def __init__(
+        self,
+        name,
+        number_format,
+        W,
+        n_biases,
+        *,
+        p,
+        scale,
+        max_col_norm=1.9365,
+        w_LR_scale=1.0,
+        b_LR_scale=1.0,
+        initial_range=0,
+        input_on_grid=True,
+    ):
         self.name, self.p, self.scale, self.max_col_norm = name, p, scale, max_col_norm
         self.w_LR_scale, self.b_LR_scale, self.input_on_grid = w_LR_scale, b_LR_scale, input_on_grid
         b = np.zeros(n_biases, "float32")
@@ -82,7 +95,15 @@ class Layer:
     def state(self):
         """The layer's shared variables."""
         d = self.dynamics
-        return [self.W, self.b, self.update_W, self.update_b, d.ranges, d.overflow, d.epoch_overflow]
+        return [
+            self.W,
+            self.b,
+            self.update_W,
+            self.update_b,
+            d.ranges,
+            d.overflow,
+            d.epoch_overflow,
+        ]
 
     def arrange_input(self, v):
         """v, flat or as the layer below made it, as `linear` takes it."""
@@ -118,10 +139,15 @@ class Layer:
         """Training pass: x (any arrangement) and mask (B, input_size; 1 = keep) -> quantized y."""
         s = self.signals = self.dynamics.signals(prop_bits, up_bits)
         self.mask = self.arrange_input(mask)
-        self.Wq, self.bq = s["w"].quantize(s["w"].observe(self.W)), s["b"].quantize(s["b"].observe(self.b))
+        self.Wq, self.bq = (
+            s["w"].quantize(s["w"].observe(self.W)),
+            s["b"].quantize(s["b"].observe(self.b)),
+        )
         self.x = self.arrange_input(x) * self.mask
         self.a = self.linear(self.x, self.Wq)
-        self.before_z, self.z, self.u = self.preactivate(self.a, self.bq, s["z"].quantize, training=True)
+        self.before_z, self.z, self.u = self.preactivate(
+            self.a, self.bq, s["z"].quantize, training=True
+        )
         s["z"].observe(self.z, published_shape(self.z))
         self.y = self.activate(self.u)
         self.fixed_y = s["y"].quantize(self.y)
@@ -133,7 +159,9 @@ class Layer:
         self.g = s["dEdy"].quantize(self.arrange_output(e))
         s["dEdy"].observe(self.g, published_shape(self.g))
         du = s["dEdz"].quantize(self.activation_gradient(self.g))
-        db = du.sum(axis=[i for i in range(du.type.ndim) if i != 1], dtype="float32", acc_dtype="float32")
+        db = du.sum(
+            axis=[i for i in range(du.type.ndim) if i != 1], dtype="float32", acc_dtype="float32"
+        )
         self.dz = self.linear_gradient(du, s["dEdz"].quantize)
         s["dEdz"].observe(self.dz, published_shape(self.dz))
         e_below, dW = pull_back(self.a, self.dz, self.x, self.Wq)
@@ -147,13 +175,28 @@ class Layer:
         LR, M : float32 scalars; the others as in `Ranges.updates`.
         """
         s = self.signals
-        update_W = self._momentum(s["update_w"], self.update_W, self.dW, LR * np.float32(self.w_LR_scale), M)
-        update_b = self._momentum(s["update_b"], self.update_b, self.db, LR * np.float32(self.b_LR_scale), M)
+        update_W = self._momentum(
+            s["update_w"], self.update_W, self.dW, LR * np.float32(self.w_LR_scale), M
+        )
+        update_b = self._momentum(
+            s["update_b"], self.update_b, self.db, LR * np.float32(self.b_LR_scale), M
+        )
         W = s["w"].store(self.W + update_W)
         norm = ops.column_norm(W)
-        W = s["w"].store(W * (pt.clip(norm, np.float32(0), np.float32(self.max_col_norm)) / (np.float32(1e-7) + norm)))
-        return {self.W: W, self.b: s["b"].store(self.b + update_b), self.update_W: update_W, self.update_b: update_b,
-                **self.dynamics.updates(s, update_due, frequency, max_overflow)}
+        W = s["w"].store(
+            W
+            * (
+                pt.clip(norm, np.float32(0), np.float32(self.max_col_norm))
+                / (np.float32(1e-7) + norm)
+            )
+        )
+        return {
+            self.W: W,
+            self.b: s["b"].store(self.b + update_b),
+            self.update_W: update_W,
+            self.update_b: update_b,
+            **self.dynamics.updates(s, update_due, frequency, max_overflow),
+        }
 
     @staticmethod
     def _momentum(signal, update, gradient, rate, M):
@@ -165,15 +208,26 @@ class Layer:
         s = self.dynamics.signals(prop_bits, prop_bits)
         scale = np.float32(self.scale)
         a = self.linear(self.arrange_input(x), s["w"].quantize(self.W) * scale)
-        _, _, u = self.preactivate(a, s["b"].quantize(self.b) * scale, s["z"].quantize, training=False)
+        _, _, u = self.preactivate(
+            a, s["b"].quantize(self.b) * scale, s["z"].quantize, training=False
+        )
         return s["y"].quantize(self.activate(u))
 
     def intermediates(self):
         """What passed through the last `forward` and `backward`, by the names and in the shapes of the recorded traces."""
-        return {"fixed_W": self.Wq, "fixed_b": self.bq, "fixed_x": flat(self.x), "z": batch_first(self.before_z),
-                "fixed_z": batch_first(self.z), "y": flat(self.y), "fixed_y": flat(self.fixed_y),
-                "fixed_dEdy": batch_first(self.g), "fixed_dEdz": batch_first(self.dz), "fixed_dEdW": self.dW,
-                "fixed_dEdb": self.db}
+        return {
+            "fixed_W": self.Wq,
+            "fixed_b": self.bq,
+            "fixed_x": flat(self.x),
+            "z": batch_first(self.before_z),
+            "fixed_z": batch_first(self.z),
+            "y": flat(self.y),
+            "fixed_y": flat(self.fixed_y),
+            "fixed_dEdy": batch_first(self.g),
+            "fixed_dEdz": batch_first(self.dz),
+            "fixed_dEdW": self.dW,
+            "fixed_dEdb": self.db,
+        }
 
 
 def uniform(rng, limit, shape):
@@ -207,7 +261,9 @@ class Softmax(Layer):
 
     def __init__(self, name, number_format, rng, inputs, classes, **options):
         self.input_size, self.output_shape = inputs, (classes,)
-        super().__init__(name, number_format, np.zeros((inputs, classes), "float32"), classes, **options)
+        super().__init__(
+            name, number_format, np.zeros((inputs, classes), "float32"), classes, **options
+        )
 
     def linear(self, x, W):
         return ops.product(x, W, self.input_on_grid)
@@ -234,13 +290,28 @@ class ConvMaxout(Layer):
         Side of the pooling windows and their distance.
     """
 
-    def __init__(self, name, number_format, rng, input_shape, maps, pieces, size, pad, pool, stride, **options):
+    def __init__(
+        self,
+        name,
+        number_format,
+        rng,
+        input_shape,
+        maps,
+        pieces,
+        size,
+        pad,
+        pool,
+        stride,
+        **options,
+    ):
         self.input_shape, self.input_size = input_shape, int(np.prod(input_shape))
         self.pieces, self.pad, self.pool, self.stride = pieces, pad, pool, stride
         sides = [-(-(n + 2 * pad - size + 1 - pool) // stride) + 1 for n in input_shape[1:]]
         self.output_shape = (maps, *sides)
         fan_in, fan_out = input_shape[0] * size**2, maps * pieces * size**2 // pieces // pool**2
-        W = uniform(rng, np.sqrt(6.0 / (fan_in + fan_out)), (maps * pieces, input_shape[0], size, size))
+        W = uniform(
+            rng, np.sqrt(6.0 / (fan_in + fan_out)), (maps * pieces, input_shape[0], size, size)
+        )
         super().__init__(name, number_format, W, maps * pieces, **options)
 
     def arrange_input(self, v):
@@ -266,4 +337,7 @@ class ConvMaxout(Layer):
         return quantize(pull_back(self.pooled, du, self.z)[0])
 
     def intermediates(self):
-        return super().intermediates() | {"u": batch_first(self.before_u), "fixed_u": batch_first(self.u)}
+        return super().intermediates() | {
+            "u": batch_first(self.before_u),
+            "fixed_u": batch_first(self.u),
+        }

@@ -56,8 +56,16 @@ TASKS = {
     "PI_MNIST": Task(batch_size=100, epochs=800, LR_start=0.05, LR_sat=400, M_sat=200, segment=100),
     "MNIST": Task(batch_size=128, epochs=800, LR_start=0.02, LR_sat=400, M_sat=200, segment=13),
     "CIFAR10": Task(batch_size=128, epochs=400, LR_start=0.02, LR_sat=200, M_sat=200, segment=13),
-    "SVHN": Task(batch_size=128, epochs=200, LR_start=0.05, LR_sat=100, M_sat=100, segment=13, shuffle="batches",
-                 chunk_batches=79),
+    "SVHN": Task(
+        batch_size=128,
+        epochs=200,
+        LR_start=0.05,
+        LR_sat=100,
+        M_sat=100,
+        segment=13,
+        shuffle="batches",
+        chunk_batches=79,
+    ),
 }
 
 HIDDEN = {"p": 0.5, "scale": 0.5}
@@ -77,25 +85,86 @@ def pi_mnist(number_format, rng, initial_range, units=240, pieces=5):
 def mnist(number_format, rng, initial_range):
     """1x28x28 -> three convolutional maxout layers -> softmax."""
     o = {"initial_range": initial_range}
-    first = ConvMaxout("layer0", number_format, rng, (1, 28, 28), maps=48, pieces=2, size=8, pad=0, pool=4, stride=2,
-                       max_col_norm=0.9, **INPUT, **o)
-    second = ConvMaxout("layer1", number_format, rng, first.output_shape, maps=48, pieces=2, size=8, pad=3, pool=4,
-                        stride=2, **HIDDEN, **o)
-    third = ConvMaxout("layer2", number_format, rng, second.output_shape, maps=24, pieces=4, size=5, pad=3, pool=2,
-                       stride=2, **HIDDEN, **o)
-    last = Softmax("layer3", number_format, rng, int(np.prod(third.output_shape)), N_CLASSES, **HIDDEN, **o)
+    first = ConvMaxout(
+        "layer0",
+        number_format,
+        rng,
+        (1, 28, 28),
+        maps=48,
+        pieces=2,
+        size=8,
+        pad=0,
+        pool=4,
+        stride=2,
+        max_col_norm=0.9,
+        **INPUT,
+        **o,
+    )
+    second = ConvMaxout(
+        "layer1",
+        number_format,
+        rng,
+        first.output_shape,
+        maps=48,
+        pieces=2,
+        size=8,
+        pad=3,
+        pool=4,
+        stride=2,
+        **HIDDEN,
+        **o,
+    )
+    third = ConvMaxout(
+        "layer2",
+        number_format,
+        rng,
+        second.output_shape,
+        maps=24,
+        pieces=4,
+        size=5,
+        pad=3,
+        pool=2,
+        stride=2,
+        **HIDDEN,
+        **o,
+    )
+    last = Softmax(
+        "layer3", number_format, rng, int(np.prod(third.output_shape)), N_CLASSES, **HIDDEN, **o
+    )
     return [first, second, third, last]
 
 
 def cifar10(number_format, rng, initial_range):
     """3x32x32 -> three convolutional maxout layers -> maxout -> softmax; SVHN has the same network."""
     o = {"initial_range": initial_range}
-    conv = {"pieces": 2, "size": 5, "pad": 2, "pool": 3, "stride": 2, "w_LR_scale": 0.2, "b_LR_scale": 0.2}
-    first = ConvMaxout("layer0", number_format, rng, (3, 32, 32), maps=64, max_col_norm=0.9, **conv, **INPUT, **o)
-    second = ConvMaxout("layer1", number_format, rng, first.output_shape, maps=128, **conv, **HIDDEN, **o)
-    third = ConvMaxout("layer2", number_format, rng, second.output_shape, maps=128, **conv, **HIDDEN, **o)
-    dense = DenseMaxout("layer3", number_format, rng, int(np.prod(third.output_shape)), 400, 5, **HIDDEN, **o)
-    return [first, second, third, dense, Softmax("layer4", number_format, rng, 400, N_CLASSES, **HIDDEN, **o)]
+    conv = {
+        "pieces": 2,
+        "size": 5,
+        "pad": 2,
+        "pool": 3,
+        "stride": 2,
+        "w_LR_scale": 0.2,
+        "b_LR_scale": 0.2,
+    }
+    first = ConvMaxout(
+        "layer0", number_format, rng, (3, 32, 32), maps=64, max_col_norm=0.9, **conv, **INPUT, **o
+    )
+    second = ConvMaxout(
+        "layer1", number_format, rng, first.output_shape, maps=128, **conv, **HIDDEN, **o
+    )
+    third = ConvMaxout(
+        "layer2", number_format, rng, second.output_shape, maps=128, **conv, **HIDDEN, **o
+    )
+    dense = DenseMaxout(
+        "layer3", number_format, rng, int(np.prod(third.output_shape)), 400, 5, **HIDDEN, **o
+    )
+    return [
+        first,
+        second,
+        third,
+        dense,
+        Softmax("layer4", number_format, rng, 400, N_CLASSES, **HIDDEN, **o),
+    ]
 
 
 NETWORKS = {"PI_MNIST": pi_mnist, "MNIST": mnist, "CIFAR10": cifar10, "SVHN": cifar10}
@@ -121,7 +190,10 @@ class Network:
     """
 
     def __init__(self, task, number_format, rng, initial_range=0, **size):
-        self.format, self.description = FORMATS[number_format], (task, number_format, sorted(size.items()))
+        self.format, self.description = (
+            FORMATS[number_format],
+            (task, number_format, sorted(size.items())),
+        )
         self.layers = NETWORKS[task](self.format, rng, initial_range, **size)
 
     @property
@@ -146,11 +218,15 @@ class Network:
         """
         x = pt.tensor("x", shape=(batch_size, self.input_size), dtype="float32")
         t = pt.tensor("t", shape=(batch_size, N_CLASSES), dtype="float32")
-        masks = [pt.tensor(f"mask{k}", shape=(batch_size, layer.input_size), dtype="float32")
-                 for k, layer in enumerate(self.layers)]
+        masks = [
+            pt.tensor(f"mask{k}", shape=(batch_size, layer.input_size), dtype="float32")
+            for k, layer in enumerate(self.layers)
+        ]
         LR, M = pt.scalar("LR", dtype="float32"), pt.scalar("M", dtype="float32")
         prop_bits, up_bits, frequency, batches = (
-            pt.scalar(name, dtype="int32") for name in ("prop_bits", "up_bits", "frequency", "batches"))
+            pt.scalar(name, dtype="int32")
+            for name in ("prop_bits", "up_bits", "frequency", "batches")
+        )
         max_overflow = pt.scalar("max_overflow", dtype="float64")
 
         y = x

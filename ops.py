@@ -38,7 +38,9 @@ class JaxOp(Op):
     def make_node(self, *inputs):
         inputs = [pt.as_tensor_variable(i) for i in inputs]
         if any(n is None for i in inputs for n in i.type.shape):
-            raise TypeError(f"{type(self).__name__} needs inputs of static shape, got {[i.type for i in inputs]}")
+            raise TypeError(
+                f"{type(self).__name__} needs inputs of static shape, got {[i.type for i in inputs]}"
+            )
         shape, dtype = self.result(*((i.type.shape, i.type.dtype) for i in inputs))
         return Apply(self, inputs, [pt.tensor(dtype=dtype, shape=shape)])
 
@@ -91,8 +93,12 @@ class HalfPrecision(ElementwiseOp):
     """
 
     def apply(self, x):
-        subnormal = lax.round(x * np.float32(2.0**24), lax.RoundingMethod.TO_NEAREST_EVEN) * np.float32(2.0**-24)
-        return jnp.where(jnp.abs(x) < np.float32(2.0**-14), subnormal, lax.reduce_precision(x, 5, 10))
+        subnormal = lax.round(
+            x * np.float32(2.0**24), lax.RoundingMethod.TO_NEAREST_EVEN
+        ) * np.float32(2.0**-24)
+        return jnp.where(
+            jnp.abs(x) < np.float32(2.0**-14), subnormal, lax.reduce_precision(x, 5, 10)
+        )
 
 
 @jax.jit
@@ -139,7 +145,9 @@ class RoundedQuotient(ElementwiseOp):
     """
 
     def apply(self, x, divisor):
-        divisor = jnp.broadcast_to(jnp.asarray(divisor, x.dtype), x.shape)  # constants come as Python numbers
+        divisor = jnp.broadcast_to(
+            jnp.asarray(divisor, x.dtype), x.shape
+        )  # constants come as Python numbers
         return x / _flip_bits(divisor, _zero_unless_nan(x))
 
 
@@ -220,7 +228,9 @@ class Correlation(JaxOp):
 
     def apply(self, x, W):
         if not _explicit_products():
-            return _convolve(x, W, (self.pad, self.pad), ("HCWN", "OIHW", "HCWN"), _precision(self.on_grid))
+            return _convolve(
+                x, W, (self.pad, self.pad), ("HCWN", "OIHW", "HCWN"), _precision(self.on_grid)
+            )
         pad, (n_out, C, R, S) = self.pad, W.shape
         if C <= FEW_MAPS:
             x, W, pad = _unfold(x, S, pad), W.transpose(0, 3, 1, 2).reshape(n_out, S * C, R, 1), 0
@@ -231,7 +241,13 @@ class Correlation(JaxOp):
             total = jnp.zeros((n_out, width, x.shape[3]), x.dtype)
             for s, columns, outputs in _taps(W.shape[3], pad, x.shape[2], width):
                 product = _product(filters[s].reshape(n_out, -1), _matrix(image[:, :, columns]))
-                total += _pad(product.reshape(n_out, -1, x.shape[3]), 0, 1, outputs.start, width - outputs.stop)
+                total += _pad(
+                    product.reshape(n_out, -1, x.shape[3]),
+                    0,
+                    1,
+                    outputs.start,
+                    width - outputs.stop,
+                )
             return total
 
         return _map_rows(row, x, len(x) + 2 * self.pad - R + 1, -self.pad, R)
@@ -243,7 +259,10 @@ class Correlation(JaxOp):
     def pullback(self, inputs, outputs, cotangents):
         x, W = inputs
         (dz,) = cotangents
-        return [CorrelationInputGradient(self.pad)(dz, W), CorrelationFilterGradient(self.pad, self.on_grid)(x, dz)]
+        return [
+            CorrelationInputGradient(self.pad)(dz, W),
+            CorrelationFilterGradient(self.pad, self.on_grid)(x, dz),
+        ]
 
 
 class CorrelationInputGradient(JaxOp):
@@ -264,8 +283,14 @@ class CorrelationInputGradient(JaxOp):
         by_rows = flipped.transpose(2, 3, 1, 0).reshape(R, S * C, n_out)
 
         def row(gradient, tap):
-            filters = lax.dynamic_slice_in_dim(by_rows, tap, len(gradient)).transpose(1, 0, 2).reshape(S * C, -1)
-            return _fold(_product(filters, _matrix(gradient)).reshape(S, C, width, B), S - 1 - self.pad)
+            filters = (
+                lax.dynamic_slice_in_dim(by_rows, tap, len(gradient))
+                .transpose(1, 0, 2)
+                .reshape(S * C, -1)
+            )
+            return _fold(
+                _product(filters, _matrix(gradient)).reshape(S, C, width, B), S - 1 - self.pad
+            )
 
         return _map_rows(row, dz, height + R - 1 - 2 * self.pad, self.pad - R + 1, R)
 
@@ -284,7 +309,9 @@ class CorrelationFilterGradient(JaxOp):
 
     def apply(self, x, dz):
         if not _explicit_products():
-            return _convolve(x, dz, (self.pad, self.pad), ("HNWC", "HOWI", "CNHW"), _precision(self.on_grid))
+            return _convolve(
+                x, dz, (self.pad, self.pad), ("HNWC", "HOWI", "CNHW"), _precision(self.on_grid)
+            )
         (H, C, W, _), (height, n_out, width, _) = x.shape, dz.shape
         R, S = H + 2 * self.pad - height + 1, W + 2 * self.pad - width + 1
         few = C <= FEW_MAPS
@@ -294,19 +321,34 @@ class CorrelationFilterGradient(JaxOp):
         maps = x.shape[1]
 
         def add_row(h, totals, length):
-            (image, tap), gradient = _block(x, h - self.pad, length), lax.dynamic_index_in_dim(dz, h, keepdims=False)
+            (image, tap), gradient = (
+                _block(x, h - self.pad, length),
+                lax.dynamic_index_in_dim(dz, h, keepdims=False),
+            )
             totals = list(totals)
             for s, columns, outputs in _taps(taps, pad, x.shape[2], width):
-                product = _product(_matrix(image[:, :, columns]), gradient[:, outputs].reshape(n_out, -1).T)
-                product = product.reshape(length, maps, n_out) + lax.dynamic_slice_in_dim(totals[s], tap, length)
+                product = _product(
+                    _matrix(image[:, :, columns]), gradient[:, outputs].reshape(n_out, -1).T
+                )
+                product = product.reshape(length, maps, n_out) + lax.dynamic_slice_in_dim(
+                    totals[s], tap, length
+                )
                 totals[s] = lax.dynamic_update_slice_in_dim(totals[s], product, tap, axis=0)
             return totals
 
         totals = [jnp.zeros((R, maps, n_out), x.dtype)] * taps
         for length, rows in _blocks(height, -self.pad, R, H).items():
-            step = np.int32(rows[1] - rows[0] if len(rows) > 1 else 1)  # one above and one below, or neighbours
-            totals = lax.fori_loop(np.int32(0), np.int32(len(rows)), lambda i, totals, length=length, rows=rows, step=step:
-                                   add_row(rows[0] + i * step, totals, length), totals)
+            step = np.int32(
+                rows[1] - rows[0] if len(rows) > 1 else 1
+            )  # one above and one below, or neighbours
+            totals = lax.fori_loop(
+                np.int32(0),
+                np.int32(len(rows)),
+                lambda i, totals, length=length, rows=rows, step=step: add_row(
+                    rows[0] + i * step, totals, length
+                ),
+                totals,
+            )
         return jnp.stack(totals, axis=1).reshape(R, S, C, n_out).transpose(3, 2, 0, 1)
 
     def result(self, x, dz):
@@ -315,7 +357,9 @@ class CorrelationFilterGradient(JaxOp):
 
 
 def _convolve(x, W, pads, dimensions, precision):
-    return lax.conv_general_dilated(x, W, (1, 1), [(n, n) for n in pads], dimension_numbers=dimensions, precision=precision)
+    return lax.conv_general_dilated(
+        x, W, (1, 1), [(n, n) for n in pads], dimension_numbers=dimensions, precision=precision
+    )
 
 
 def _product(a, b, precision=lax.Precision.HIGHEST):
@@ -351,8 +395,14 @@ def _map_rows(row, x, count, offset, size):
     """row(*block of x), as `_blocks` has them, for h = 0..count-1, stacked."""
     results = [None] * count
     for length, outputs in _blocks(count, offset, size, len(x)).items():
-        found = lax.map(lambda h, length=length: row(*_block(x, h + offset, length)), jnp.asarray(outputs))
-        cuts = [0, *np.flatnonzero(np.diff(outputs) > 1) + 1, len(outputs)]  # neighbours stay together
+        found = lax.map(
+            lambda h, length=length: row(*_block(x, h + offset, length)), jnp.asarray(outputs)
+        )
+        cuts = [
+            0,
+            *np.flatnonzero(np.diff(outputs) > 1) + 1,
+            len(outputs),
+        ]  # neighbours stay together
         for a, b in itertools.pairwise(cuts):
             results[outputs[a]] = found[a:b]
     return jnp.concatenate([r for r in results if r is not None])
@@ -396,9 +446,15 @@ class MaxPool(JaxOp):
         for axis in (0, 2):
             n = x.shape[axis]
             windows = -(-(n - self.size) // self.stride) + 1  # -(-a // b) is ceil(a / b)
-            shifted = [lax.slice_in_dim(x, a, min(n, a + (windows - 1) * self.stride + 1), self.stride, axis)
-                       for a in range(self.size)]
-            x = functools.reduce(jnp.maximum, [_pad(v, -np.inf, axis, 0, windows - v.shape[axis]) for v in shifted])
+            shifted = [
+                lax.slice_in_dim(
+                    x, a, min(n, a + (windows - 1) * self.stride + 1), self.stride, axis
+                )
+                for a in range(self.size)
+            ]
+            x = functools.reduce(
+                jnp.maximum, [_pad(v, -np.inf, axis, 0, windows - v.shape[axis]) for v in shifted]
+            )
         return x
 
     def pullback(self, inputs, outputs, cotangents):
@@ -426,16 +482,24 @@ class MaxUnpool(JaxOp):
                 v = _pad(v, outside, axis, most, -(-x.shape[axis] // self.stride) - v.shape[axis])
             v = keep(v)  # bounds are checked once, not for every pixel
             rows = [self._repeat(v, 0, most - k, x.shape[0]) for k in range(most + 1)]
-            return [[self._repeat(r, 2, most - m, x.shape[2]) for m in range(most + 1)] for r in rows]
+            return [
+                [self._repeat(r, 2, most - m, x.shape[2]) for m in range(most + 1)] for r in rows
+            ]
 
         def inside(k, axis):
             return jnp.arange(x.shape[axis]) % self.stride + k * self.stride < self.size
 
-        maxima, gradients, total = spread(pooled, np.nan), spread(gradient, 0), jnp.zeros((), x.dtype)
+        maxima, gradients, total = (
+            spread(pooled, np.nan),
+            spread(gradient, 0),
+            jnp.zeros((), x.dtype),
+        )
         for k in range(most + 1):
             for m in range(most + 1):
                 window = inside(k, 0)[:, None, None, None] & inside(m, 2)[:, None]
-                total = total + jnp.where((x == maxima[k][m]) & window, gradients[k][m], np.float32(0))
+                total = total + jnp.where(
+                    (x == maxima[k][m]) & window, gradients[k][m], np.float32(0)
+                )
         return total
 
     def _repeat(self, v, axis, start, length):
@@ -482,7 +546,9 @@ class PartialCounts(JaxOp):
 
     def apply(self, v, thresholds):
         # Both counts in one pass: three stages count to 4,096 at most.
-        both = (v >= thresholds[0]).astype(jnp.int32) * 2**16 + (v >= thresholds[1]).astype(jnp.int32)
+        both = (v >= thresholds[0]).astype(jnp.int32) * 2**16 + (v >= thresholds[1]).astype(
+            jnp.int32
+        )
         both = _sum_blocks(both.ravel(), stages=3, most=8 if v.size < 2**22 else 16, enough=1024)
         return keep(jnp.pad(both, (0, -len(both) % 1024)).reshape(-1, 1024))
 

@@ -40,7 +40,9 @@ ZCA_BIAS = 0.1
 SPLIT_SEED = 322
 BLOCK = 5000  # images read, normalised and written at a time
 CACHED = 250  # images whose float64 copy stays in the cache
-CHUNK_ROWS = 125  # images a compressed piece of an HDF5 file; divides BLOCK, so that each is written once
+CHUNK_ROWS = (
+    125  # images a compressed piece of an HDF5 file; divides BLOCK, so that each is written once
+)
 
 
 def _blocks(n, size):
@@ -48,6 +50,7 @@ def _blocks(n, size):
 
 
 # ------------------------------------------------------------------------------------------ operations
+
 
 def global_contrast_normalize(x, scale):
     """Subtract each image's mean, divide by sqrt(sum of squares)/scale; a divisor below 1e-8 becomes 1.
@@ -122,9 +125,11 @@ def _inverse_root_of_few(centred, bias):
 def _gaussian_matrix():
     """float32 (32, 32): product with it convolves 32 values with a 7-tap Gaussian, sigma 2, zeros beyond the border."""
     offsets = np.arange(-3, 4)
-    taps = np.exp(-offsets**2 / (2 * 2.0**2))
-    return sum(np.diag(np.full(32 - abs(k), tap), k)
-               for k, tap in zip(offsets, taps / taps.sum(), strict=True)).astype(np.float32)
+    taps = np.exp(-(offsets**2) / (2 * 2.0**2))
+    return sum(
+        np.diag(np.full(32 - abs(k), tap), k)
+        for k, tap in zip(offsets, taps / taps.sum(), strict=True)
+    ).astype(np.float32)
 
 
 def local_contrast_normalize(x, channels="all"):
@@ -150,7 +155,7 @@ def local_contrast_normalize(x, channels="all"):
         return np.matmul(G, (X.reshape(-1, 32) @ G).reshape(X.shape))
 
     for rows in _blocks(len(out), CACHED):
-        images = out[rows].reshape(-1, 3, 32, 32)[:, :3 if channels == "all" else 1]
+        images = out[rows].reshape(-1, 3, 32, 32)[:, : 3 if channels == "all" else 1]
         X = np.ascontiguousarray(images)
         d = np.sqrt(blur(X * X))
         np.maximum(d, d.mean((2, 3), keepdims=True, dtype=np.float64), out=d, casting="same_kind")
@@ -184,10 +189,12 @@ def split_svhn(train_labels, extra_labels, per_class):
             for label in range(1, 11):
                 indices = np.flatnonzero(labels == label)
                 if len(indices) < per_class[name]:
-                    raise DataError(f"SVHN: {name} has {len(indices)} images with label {label}, valid takes "
-                                    f"{per_class[name]}: give the whole files")
+                    raise DataError(
+                        f"SVHN: {name} has {len(indices)} images with label {label}, valid takes "
+                        f"{per_class[name]}: give the whole files"
+                    )
                 rng.shuffle(indices)
-                taken.append(start + indices[:per_class[name]])
+                taken.append(start + indices[: per_class[name]])
             start += len(labels)
         rows[part] = np.concatenate(taken)
         if part == "train":
@@ -203,6 +210,7 @@ def _shuffled(n, rng):
 
 
 # --------------------------------------------------------------------------------------------- CIFAR-10
+
 
 def whiten_cifar10(folder, train, test, inputs):
     """GCN with scale 55, then ZCA fitted on the training images (SPEC section 12): kept, or made and kept.
@@ -224,9 +232,12 @@ def whiten_cifar10(folder, train, test, inputs):
     ------
     DataError : no space is left on the device.
     """
-    key = hashlib.md5(json.dumps([inputs, GCN_SCALE["CIFAR10"], ZCA_BIAS, PREPROCESSING_VERSION],
-                                 sort_keys=True).encode(),
-                      usedforsecurity=False).hexdigest()[:16]
+    key = hashlib.md5(
+        json.dumps(
+            [inputs, GCN_SCALE["CIFAR10"], ZCA_BIAS, PREPROCESSING_VERSION], sort_keys=True
+        ).encode(),
+        usedforsecurity=False,
+    ).hexdigest()[:16]
     folder = Path(folder)
     target, shapes = folder / f"preprocessed-{key}", {"train": train.shape, "test": test.shape}
     try:
@@ -234,11 +245,15 @@ def whiten_cifar10(folder, train, test, inputs):
             kept, why = _read_cache(target, shapes)
             if kept:
                 return kept
-            stale = [path for path in folder.glob("preprocessed-*") if path != target and path.is_dir()]
+            stale = [
+                path for path in folder.glob("preprocessed-*") if path != target and path.is_dir()
+            ]
             if why is None and stale:
                 why = f"{stale[0]} is of other files or of another version"
-            _report("CIFAR10: " + (f"{why}: made again" if why else "first use") + ": GCN and ZCA of "
-                    f"{len(train) + len(test):,} images, kept in {target}")
+            _report(
+                "CIFAR10: " + (f"{why}: made again" if why else "first use") + ": GCN and ZCA of "
+                f"{len(train) + len(test):,} images, kept in {target}"
+            )
             for left in folder.glob(".preprocessed-*"):  # by an interrupted process
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             _write_cache(target, *_whitened(train, test))
@@ -249,11 +264,15 @@ def whiten_cifar10(folder, train, test, inputs):
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             kept, _ = _read_cache(target, shapes)
             if not kept:
-                _report(f"CIFAR10: GCN and ZCA of {len(train) + len(test):,} images, not kept ({folder} is not "
-                        "writable)")
+                _report(
+                    f"CIFAR10: GCN and ZCA of {len(train) + len(test):,} images, not kept ({folder} is not "
+                    "writable)"
+                )
             return kept or _whitened(train, test)
-        raise DataError(f"cannot write {target} ({error.strerror or error}): make room for "
-                        f"{(train.size + test.size) * 4 / 1e6:.0f} MB there") from error
+        raise DataError(
+            f"cannot write {target} ({error.strerror or error}): make room for "
+            f"{(train.size + test.size) * 4 / 1e6:.0f} MB there"
+        ) from error
 
 
 def _whitened(train, test):
@@ -262,7 +281,9 @@ def _whitened(train, test):
         zca = ZCA.fit(x, progress=bar.update)
         whitened = [zca.apply(x, progress=bar.update)]
         del x
-        whitened.append(zca.apply(global_contrast_normalize(test, GCN_SCALE["CIFAR10"]), progress=bar.update))
+        whitened.append(
+            zca.apply(global_contrast_normalize(test, GCN_SCALE["CIFAR10"]), progress=bar.update)
+        )
     for name, x in zip(("train", "test"), whitened, strict=True):
         check_finite(f"CIFAR10 {name}", x)
     return whitened
@@ -278,7 +299,10 @@ def _write_cache(target, train, test):
             with open(temporary / f"{name}.npy", "wb") as file:
                 np.save(file, x)
                 _sync(file)
-            sums[name] = {"bytes": (temporary / f"{name}.npy").stat().st_size, "crc32": zlib.crc32(x)}
+            sums[name] = {
+                "bytes": (temporary / f"{name}.npy").stat().st_size,
+                "crc32": zlib.crc32(x),
+            }
         with open(temporary / "sums.json", "w") as file:
             json.dump(sums, file)
             _sync(file)
@@ -301,8 +325,12 @@ def _read_cache(target, shapes):
             path = target / f"{name}.npy"
             x = np.load(path, mmap_mode="r", allow_pickle=False)
             # the check sum reads the file once, as training is about to anyway
-            if (path.stat().st_size != sums[name]["bytes"] or x.shape != shape or x.dtype != np.float32
-                    or zlib.crc32(x) != sums[name]["crc32"]):
+            if (
+                path.stat().st_size != sums[name]["bytes"]
+                or x.shape != shape
+                or x.dtype != np.float32
+                or zlib.crc32(x) != sums[name]["crc32"]
+            ):
                 return None, f"{path} is damaged"
             arrays.append(x)
     except Exception as error:  # np.load raises nearly anything on a damaged header
@@ -311,6 +339,7 @@ def _read_cache(target, shapes):
 
 
 # ------------------------------------------------------------------------------------------------- SVHN
+
 
 def preprocess_svhn(folder, local, sample=False, channels="all", say=lambda line: None):
     """Split, GCN and LCN of SVHN: from the .mat files to local/h5 (SPEC section 12).
@@ -336,15 +365,19 @@ def preprocess_svhn(folder, local, sample=False, channels="all", say=lambda line
     try:
         target.mkdir(parents=True, exist_ok=True)
         with _lock(target / ".lock"):
-            todo = [part for part in SVHN_PARTS if not _is_finished(part, target, source, identity, say)]
+            todo = [
+                part for part in SVHN_PARTS if not _is_finished(part, target, source, identity, say)
+            ]
             for left in target.glob(".*.partial"):  # by an interrupted process
                 left.unlink()
             if todo:
                 _check_space(target, sum(source.split[part] for part in todo) * (3072 + 10) * 4)
                 _make_svhn(todo, source, target, identity, channels, say)
     except OSError as error:
-        raise DataError(f"cannot write {target} ({error.strerror or error}): give a folder that can be written and has "
-                        "room") from error
+        raise DataError(
+            f"cannot write {target} ({error.strerror or error}): give a folder that can be written and has "
+            "room"
+        ) from error
 
 
 def _is_finished(part, target, source, identity, say):
@@ -371,8 +404,10 @@ def _is_finished(part, target, source, identity, say):
 def _check_space(folder, size):
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise DataError(f"{folder} has {free / 1e9:.2f} GB free, SVHN needs up to {size / 1e9:.2f} GB: make room or "
-                        "give another folder (SVHN_LOCAL_PATH)")
+        raise DataError(
+            f"{folder} has {free / 1e9:.2f} GB free, SVHN needs up to {size / 1e9:.2f} GB: make room or "
+            "give another folder (SVHN_LOCAL_PATH)"
+        )
 
 
 def _make_svhn(todo, source, target, identity, channels, say):
@@ -381,11 +416,15 @@ def _make_svhn(todo, source, target, identity, channels, say):
 
     def write(part, arrays, labels, rows):
         if len(rows) != source.split[part]:
-            raise DataError(f"{source.folder}: {part} would have {len(rows)} images, but {source.split[part]} are "
-                            "announced: delete the folder and get the files again")
+            raise DataError(
+                f"{source.folder}: {part} would have {len(rows)} images, but {source.split[part]} are "
+                "announced: delete the folder and get the files again"
+            )
         started, path = time.monotonic(), target / SVHN_PARTS[part]
         _write_hdf5(path, _normalised(arrays, labels, rows, channels), len(rows), identity)
-        say(f"{path}: {len(rows):,} images, {path.stat().st_size / 1e6:,.1f} MB, {time.monotonic() - started:.1f} s")
+        say(
+            f"{path}: {len(rows):,} images, {path.stat().st_size / 1e6:,.1f} MB, {time.monotonic() - started:.1f} s"
+        )
 
     def read(name):
         return read_svhn_mat(source.folder / f"{name}_32x32.mat", source.sums[f"{name}_32x32.mat"])
@@ -424,15 +463,29 @@ def _write_hdf5(path, blocks, n, identity):
     filters = tables.Filters(complevel=5, complib="blosc:lz4", fletcher32=True)
     try:
         # several Blosc threads would put a chunk's pieces in the order in which they happen to be ready
-        with (tables.open_file(str(partial), "w", max_blosc_threads=1) as file, ThreadPoolExecutor(1) as ahead,
-              _bar(n, path.name) as bar):
+        with (
+            tables.open_file(str(partial), "w", max_blosc_threads=1) as file,
+            ThreadPoolExecutor(1) as ahead,
+            _bar(n, path.name) as bar,
+        ):
             group = file.create_group("/", "Data")
-            x, y = (file.create_carray(group, name, tables.Float32Atom(), (n, width), filters=filters,
-                                       chunkshape=(CHUNK_ROWS, width), track_times=False)
-                    for name, width in (("X", 3072), ("y", 10)))
+            x, y = (
+                file.create_carray(
+                    group,
+                    name,
+                    tables.Float32Atom(),
+                    (n, width),
+                    filters=filters,
+                    chunkshape=(CHUNK_ROWS, width),
+                    track_times=False,
+                )
+                for name, width in (("X", 3072), ("y", 10))
+            )
             start, coming = 0, ahead.submit(next, blocks, None)
             while block := coming.result():
-                coming = ahead.submit(next, blocks, None)  # the next block is made while this one is written
+                coming = ahead.submit(
+                    next, blocks, None
+                )  # the next block is made while this one is written
                 stop = start + len(block[0])
                 x[start:stop], y[start:stop] = block
                 bar.update(stop - start)
@@ -450,6 +503,7 @@ def _write_hdf5(path, blocks, n, identity):
 
 
 # ----------------------------------------------------------------------------------------------- helpers
+
 
 @contextlib.contextmanager
 def _lock(path):
@@ -472,4 +526,11 @@ def _bar(total, title):
     """A progress bar on stderr when that is a terminal."""
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=title, unit="image", unit_scale=True, leave=False, disable=not sys.stderr.isatty())
+    return tqdm(
+        total=total,
+        desc=title,
+        unit="image",
+        unit_scale=True,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    )

@@ -29,8 +29,16 @@ CHECKPOINT_SECONDS = 30
 PACKAGES = ("numpy", "scipy", "pytensor", "jax", "jaxlib")
 
 
-LIMITS = {"initial_range": (-64, 64), "prop_bits": (1, 31), "up_bits": (1, 31), "range_update_frequency": (1, 10**9),
-          "max_overflow": (0, 1), "init_epochs": (0, 10**6), "epochs": (1, 10**6), "seed": (0, 2**32 - 1)}
+LIMITS = {
+    "initial_range": (-64, 64),
+    "prop_bits": (1, 31),
+    "up_bits": (1, 31),
+    "range_update_frequency": (1, 10**9),
+    "max_overflow": (0, 1),
+    "init_epochs": (0, 10**6),
+    "epochs": (1, 10**6),
+    "seed": (0, 2**32 - 1),
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,9 @@ class Settings:
     def __post_init__(self):
         for name, (low, high) in LIMITS.items():
             value, kinds = getattr(self, name), (int, float) if name == "max_overflow" else (int,)
-            if not (type(value) in kinds and low <= value <= high or name == "epochs" and value is None):
+            if not (
+                type(value) in kinds and low <= value <= high or name == "epochs" and value is None
+            ):
                 raise ValueError(f"{name} is {value!r}, not from {low} to {high}")
         if self.streams not in ("device", "published"):
             raise ValueError(f"streams is {self.streams!r}, not device or published")
@@ -83,14 +93,25 @@ class RunError(Exception):
     """A run folder that cannot be used: one line that says what is wrong and what to do."""
 
 
-NUMBERS = ("initial_range", "prop_bits", "up_bits", "range_update_frequency", "max_overflow", "init_epochs")
+NUMBERS = (
+    "initial_range",
+    "prop_bits",
+    "up_bits",
+    "range_update_frequency",
+    "max_overflow",
+    "init_epochs",
+)
 NEEDED = {"FLP": 0, "HFLP": 0, "FXP": 3, "DFXP": 6}  # how many of them a format needs
 
 
 def describe(settings):
     """Words that tell a run from others: the positional arguments that count, then the options that are not default."""
     numbers = [getattr(settings, name) for name in NUMBERS[: NEEDED[settings.format]]]
-    words = [settings.task, settings.format, *(f"{n:g}" if isinstance(n, float) else str(n) for n in numbers)]
+    words = [
+        settings.task,
+        settings.format,
+        *(f"{n:g}" if isinstance(n, float) else str(n) for n in numbers),
+    ]
     words += [f"epochs{settings.epochs}"] if settings.epochs is not None else []
     words += [f"seed{settings.seed}"] if settings.seed != 1234 else []
     return words + ([settings.streams] if settings.streams != "device" else [])
@@ -100,12 +121,24 @@ def environment(device):
     """Versions, device and git revision: what a result may depend on besides its settings."""
     here = Path(__file__).parent
     try:
-        revision = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=here,
-                                  capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        revision = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         revision = None
-    return {"versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-            "device": device, "git_revision": revision}
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+        "device": device,
+        "git_revision": revision,
+    }
 
 
 def write_atomically(path, write, keep=None):
@@ -148,18 +181,34 @@ class Run:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.config_path, self.metrics_path = self.folder / "config.json", self.folder / "metrics.jsonl"
-        self.checkpoint_path, self.final_path = self.folder / "checkpoint.npz", self.folder / "final.npz"
-        self.previous_path, self.best_path = self.folder / "checkpoint.previous.npz", self.folder / "best.npz"
+        self.config_path, self.metrics_path = (
+            self.folder / "config.json",
+            self.folder / "metrics.jsonl",
+        )
+        self.checkpoint_path, self.final_path = (
+            self.folder / "checkpoint.npz",
+            self.folder / "final.npz",
+        )
+        self.previous_path, self.best_path = (
+            self.folder / "checkpoint.previous.npz",
+            self.folder / "best.npz",
+        )
         self._lock = self._writing = self.last_record = None
         self.kept = None  # where the last checkpoint is, in words
         try:
-            strangers = [] if self.config_path.exists() or not self.folder.exists() else \
-                [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
+            strangers = (
+                []
+                if self.config_path.exists() or not self.folder.exists()
+                else [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
+            )
         except OSError as error:
-            raise RunError(f"{self.folder} cannot be a run folder ({error.strerror}); give another with --out") from None
+            raise RunError(
+                f"{self.folder} cannot be a run folder ({error.strerror}); give another with --out"
+            ) from None
         if strangers:
-            raise RunError(f"{self.folder} is not a run folder ({strangers[0]} is in the way); give another with --out")
+            raise RunError(
+                f"{self.folder} is not a run folder ({strangers[0]} is in the way); give another with --out"
+            )
 
     @property
     def exists(self):
@@ -171,29 +220,42 @@ class Run:
             config = json.loads(self.config_path.read_text())
             settings = Settings(**config["settings"])
             describe(settings)
-            if not all(isinstance(word, str) for word in (*config["data"], *config["data"].values())):
+            if not all(
+                isinstance(word, str) for word in (*config["data"], *config["data"].values())
+            ):
                 raise ValueError("data are not file names and sums")
             if type(config["epochs"]) is not int or settings.epochs not in (None, config["epochs"]):
                 raise ValueError(f"epochs is {config['epochs']}")
             return config
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RunError(f"{self.config_path} cannot be read ({type(error).__name__}: {error}); remove the folder or "
-                           "give another with --out") from None
+            raise RunError(
+                f"{self.config_path} cannot be read ({type(error).__name__}: {error}); remove the folder or "
+                "give another with --out"
+            ) from None
 
     def check(self, settings):
         """Refuse to go on with a run of other settings."""
         there, here = self.config()["settings"], json.loads(json.dumps(asdict(settings)))
-        differences = [f"{k} {there.get(k)} there, {here.get(k)} here" for k in sorted(there | here)
-                       if there.get(k) != here.get(k)]
+        differences = [
+            f"{k} {there.get(k)} there, {here.get(k)} here"
+            for k in sorted(there | here)
+            if there.get(k) != here.get(k)
+        ]
         if differences:
-            raise RunError(f"{self.folder} holds another run ({'; '.join(differences)}); give another folder with --out")
+            raise RunError(
+                f"{self.folder} holds another run ({'; '.join(differences)}); give another folder with --out"
+            )
 
     def check_data(self, identity):
         """Refuse to go on with other data."""
         there = self.config()["data"]
-        if differing := [name for name in sorted(there | identity) if there.get(name) != identity.get(name)]:
-            raise RunError(f"{self.folder} was trained on other data ({', '.join(differing)}); use that data or give "
-                           "another folder with --out")
+        if differing := [
+            name for name in sorted(there | identity) if there.get(name) != identity.get(name)
+        ]:
+            raise RunError(
+                f"{self.folder} was trained on other data ({', '.join(differing)}); use that data or give "
+                "another folder with --out"
+            )
 
     def lock(self):
         """Keep other processes out until this one ends, however it ends."""
@@ -203,12 +265,16 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.folder / ".lock", "a")
         except OSError as error:
-            raise RunError(f"{self.folder} cannot be a run folder ({error.strerror}); give another with --out") from None
+            raise RunError(
+                f"{self.folder} cannot be a run folder ({error.strerror}); give another with --out"
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RunError(f"{self.folder} is in use by another process; wait for it or give another folder with "
-                           "--out") from None
+            raise RunError(
+                f"{self.folder} is in use by another process; wait for it or give another folder with "
+                "--out"
+            ) from None
 
     def unlock(self):
         """Let others in, if `lock` has kept them out."""
@@ -218,21 +284,42 @@ class Run:
 
     def start(self, command, settings, epochs, identity, device, **options):
         """Write config.json of a new run: `epochs` is what settings.epochs comes to, `identity` that of the data."""
-        write_json(self.config_path, {"command": command, "settings": asdict(settings), "epochs": epochs,
-                                      "data": identity, **options, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                                      **environment(device)})
+        write_json(
+            self.config_path,
+            {
+                "command": command,
+                "settings": asdict(settings),
+                "epochs": epochs,
+                "data": identity,
+                **options,
+                "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                **environment(device),
+            },
+        )
 
     def compare_environment(self, device):
         """What differs from where an existing run was started, in words; "" if nothing does."""
         there, here = self.config(), environment(device)
-        there, here = ({**c["versions"], "device": c["device"]} for c in (
-            {"versions": {}, "device": None} | {k: v for k, v in there.items() if k == "device" or type(v) is dict}, here))
-        return ", ".join(f"{name} {there.get(name)} then, {here[name]} now" for name in here if here[name] != there.get(name))
+        there, here = (
+            {**c["versions"], "device": c["device"]}
+            for c in (
+                {"versions": {}, "device": None}
+                | {k: v for k, v in there.items() if k == "device" or type(v) is dict},
+                here,
+            )
+        )
+        return ", ".join(
+            f"{name} {there.get(name)} then, {here[name]} now"
+            for name in here
+            if here[name] != there.get(name)
+        )
 
     def records(self):
         """The lines of metrics.jsonl, but for a last one cut short; RunError if another is damaged."""
         try:
-            lines = self.metrics_path.read_text().split("\n")[:-1] if self.metrics_path.exists() else []
+            lines = (
+                self.metrics_path.read_text().split("\n")[:-1] if self.metrics_path.exists() else []
+            )
             return check_records([json.loads(line) for line in lines])
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"{self.metrics_path} is damaged ({error})") from None
@@ -245,7 +332,10 @@ class Run:
             records = self.records() if self.final_path.exists() else []
             if not records or records[-1]["epoch"] < target:
                 return None
-            for path, epoch in ((self.final_path, records[-1]["epoch"]), (self.best_path, records[-1]["best_epoch"])):
+            for path, epoch in (
+                (self.final_path, records[-1]["epoch"]),
+                (self.best_path, records[-1]["best_epoch"]),
+            ):
                 if load_npz(path)["epoch"] != epoch:
                     return None
         except (RunError, KeyError):
@@ -267,7 +357,9 @@ class Run:
                 self.checkpoint(trainer)
 
         with self.open(trainer, watcher.note, after_segment):
-            if trainer.batches_done > trainer.batches_until(last_epoch):  # it has gone on since then
+            if trainer.batches_done > trainer.batches_until(
+                last_epoch
+            ):  # it has gone on since then
                 self.last_record = self._records[-1]
                 return
             self.final_path.unlink(missing_ok=True)
@@ -289,16 +381,24 @@ class Run:
     def open(self, trainer, note, progress):
         """Put `trainer` where the last good checkpoint is, and be ready for `add` and `checkpoint`."""
         config = self.config()
-        self._identity = {"settings": config["settings"], "data": config["data"]}  # that of its checkpoints
+        self._identity = {
+            "settings": config["settings"],
+            "data": config["data"],
+        }  # that of its checkpoints
         if config["epochs"] != trainer.epochs:
-            raise RunError(f"{self.config_path} says {config['epochs']} epochs, not {trainer.epochs}; give another folder "
-                           "with --out")
+            raise RunError(
+                f"{self.config_path} says {config['epochs']} epochs, not {trainer.epochs}; give another folder "
+                "with --out"
+            )
         self._records = self._load(trainer, note)
         lines = "".join(json.dumps(r) + "\n" for r in self._records)
         write_atomically(self.metrics_path, lambda file: file.write(lines.encode()))
         self._saved, self._best_epoch, before = time.monotonic(), None, trainer.progress
         trainer.progress = progress
-        with ThreadPoolExecutor(1, "checkpoint") as self._writer, open(self.metrics_path, "a") as self._metrics:
+        with (
+            ThreadPoolExecutor(1, "checkpoint") as self._writer,
+            open(self.metrics_path, "a") as self._metrics,
+        ):
             try:
                 yield
             finally:
@@ -329,10 +429,18 @@ class Run:
             self.kept = writing.result()
 
     def _write(self, arrays, facts, position):
-        self._save("checkpoint.npz", arrays | {"facts": np.array(json.dumps(facts).encode())}, self.previous_path)
+        self._save(
+            "checkpoint.npz",
+            arrays | {"facts": np.array(json.dumps(facts).encode())},
+            self.previous_path,
+        )
         best_epoch = facts["best"] and facts["best"]["best_epoch"]
         if best_epoch != self._best_epoch:
-            best = {name.removeprefix("best/"): a for name, a in arrays.items() if name.startswith("best/")}
+            best = {
+                name.removeprefix("best/"): a
+                for name, a in arrays.items()
+                if name.startswith("best/")
+            }
             self._save("best.npz", best | {"epoch": np.array(best_epoch)})
             self._best_epoch = best_epoch
         return position
@@ -356,14 +464,27 @@ class Run:
                     if [r["epoch"] for r in records] != list(range(facts["epoch"] + 1)):
                         raise ValueError("it does not have the record of each epoch")
                     trainer.restore(arrays, facts)
-            except (RunError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-                what = error if isinstance(error, (RunError, ValueError)) else f"{type(error).__name__}: {error}"
+            except (
+                RunError,
+                KeyError,
+                ValueError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+            ) as error:
+                what = (
+                    error
+                    if isinstance(error, (RunError, ValueError))
+                    else f"{type(error).__name__}: {error}"
+                )
                 wrong.append(f"{path} is damaged ({what})")
                 damaged.append(wrong[-1])
                 continue
             if differing:
-                raise RunError(f"{path} is that of a run of other {' and '.join(differing)}; remove it, or give another "
-                               "folder with --out")
+                raise RunError(
+                    f"{path} is that of a run of other {' and '.join(differing)}; remove it, or give another "
+                    "folder with --out"
+                )
             self.kept = trainer.position()
             if wrong:
                 os.replace(path, self.checkpoint_path)
@@ -375,7 +496,9 @@ class Run:
             old = self.metrics_path.with_name("metrics.previous.jsonl")
             if not old.exists():
                 os.replace(self.metrics_path, old)
-            note(f"{self.folder} has records, but no checkpoint: the run starts over, {old.name} keeps them")
+            note(
+                f"{self.folder} has records, but no checkpoint: the run starts over, {old.name} keeps them"
+            )
         return []
 
     def _save(self, name, arrays, keep=None):
@@ -385,9 +508,19 @@ class Run:
 def check_records(records):
     """Records of epochs, as they are; ValueError, TypeError or AttributeError if they are anything else."""
     for r in records:
-        errors = [r.get(name) for name in ("validation_error", "test_error", "best_validation_error", "best_test_error")]
+        errors = [
+            r.get(name)
+            for name in (
+                "validation_error",
+                "test_error",
+                "best_validation_error",
+                "best_test_error",
+            )
+        ]
         epochs = [r.get(name) for name in ("epoch", "best_epoch")]
-        if any(type(e) is not int for e in epochs) or not all(type(e) in (int, float) and 0 <= e <= 100 for e in errors):
+        if any(type(e) is not int for e in epochs) or not all(
+            type(e) in (int, float) and 0 <= e <= 100 for e in errors
+        ):
             raise ValueError("a line is no record of an epoch")
     return records
 
@@ -404,10 +537,17 @@ def load_npz(path, compressed=False):
                 if member.compress_type != zipfile.ZIP_STORED and not compressed:
                     raise ValueError(f"{member.filename} is compressed")
                 with archive.open(member) as file:
-                    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                    header = {
+                        (1, 0): np.lib.format.read_array_header_1_0,
+                        (2, 0): np.lib.format.read_array_header_2_0,
+                    }
                     shape, fortran, dtype = header[np.lib.format.read_magic(file)](file)
-                    content = np.frombuffer(file.read(), dtype)  # its end is where the sum is checked
-                arrays[member.filename.removesuffix(".npy")] = content.reshape(shape, order="F" if fortran else "C")
+                    content = np.frombuffer(
+                        file.read(), dtype
+                    )  # its end is where the sum is checked
+                arrays[member.filename.removesuffix(".npy")] = content.reshape(
+                    shape, order="F" if fortran else "C"
+                )
         return arrays
     except Exception as error:  # whatever the parsers of zip files, headers and numbers raise
         raise RunError(f"{path} cannot be read ({type(error).__name__}: {error})") from None

@@ -46,7 +46,11 @@ class PublishedMasks:
         masks = []
         for rng, layer in zip(self.rngs, self.layers, strict=True):
             shape = (self.batch_size, layer.input_size)
-            masks.append(np.stack([rng.binomial(n=1, p=layer.p, size=shape).astype("uint8") for _ in range(count)]))
+            masks.append(
+                np.stack(
+                    [rng.binomial(n=1, p=layer.p, size=shape).astype("uint8") for _ in range(count)]
+                )
+            )
         return masks
 
     def snapshot(self):
@@ -89,16 +93,35 @@ class Trainer:
         Passed to the network.
     """
 
-    def __init__(self, settings, data, batch_size=None, segment=None, masks=None, progress=None, like=None, **size):
+    def __init__(
+        self,
+        settings,
+        data,
+        batch_size=None,
+        segment=None,
+        masks=None,
+        progress=None,
+        like=None,
+        **size,
+    ):
         self.settings, self.data, self.task = settings, data, TASKS[settings.task]
-        self.batch_size, self.segment = batch_size or self.task.batch_size, segment or self.task.segment
+        self.batch_size, self.segment = (
+            batch_size or self.task.batch_size,
+            segment or self.task.segment,
+        )
         self.progress = progress or (lambda batches: None)
         self.rng = np.random.RandomState(settings.seed)
-        self.network = Network(settings.task, settings.format, self.rng, settings.initial_range, **size)
+        self.network = Network(
+            settings.task, settings.format, self.rng, settings.initial_range, **size
+        )
         seeds = [self.rng.randint(999999) for _ in self.network.layers]
         if masks is None:
             published = settings.streams == "published"
-            masks = PublishedMasks(seeds, self.network.layers, self.batch_size) if published else DeviceMasks()
+            masks = (
+                PublishedMasks(seeds, self.network.layers, self.batch_size)
+                if published
+                else DeviceMasks()
+            )
         self.masks = masks
         self.order = np.arange(len(data.train))
         self.epoch, self.best, self.best_parameters = -1, None, {}
@@ -114,7 +137,9 @@ class Trainer:
             self._parts = {}
         else:
             self.training, self.testing, self._parts = like.training, like.testing, like._parts
-        self.state = to_device({v.name: v.get_value() for v in self.network.state} | mask_state(settings.seed))
+        self.state = to_device(
+            {v.name: v.get_value() for v in self.network.state} | mask_state(settings.seed)
+        )
 
     # Runs.
 
@@ -129,7 +154,9 @@ class Trainer:
             started = self._started = self._started or time.perf_counter()
             LR, M = self.schedule[max(epoch, 1) - 1]
             if epoch:
-                self._train(epoch, LR, M, self.settings.prop_bits, self.settings.up_bits, shuffled=True)
+                self._train(
+                    epoch, LR, M, self.settings.prop_bits, self.settings.up_bits, shuffled=True
+                )
             trained = time.perf_counter()
             if self._untrained is None:
                 errors = [self.error(name) for name in ("valid", "test")]
@@ -140,8 +167,13 @@ class Trainer:
                 self.initialise_ranges()
             self.epoch, self._started, self._pass = epoch, None, None
             images = self.batches_per_epoch * self.batch_size
-            yield self._record(LR, M, *errors, time.perf_counter() - started,
-                               images / (trained - started) if epoch else None)
+            yield self._record(
+                LR,
+                M,
+                *errors,
+                time.perf_counter() - started,
+                images / (trained - started) if epoch else None,
+            )
 
     def initialise_ranges(self):
         """Train with 31 bits to find the ranges, then put the parameters back (SPEC section 7)."""
@@ -149,7 +181,9 @@ class Trainer:
             self._initialised, self._untrained = 0, self.parameters()
         LR, M = self.schedule[0]
         while self._initialised < self.settings.init_epochs:
-            self._train(0, LR, M, RANGE_INITIALISATION_BITS, RANGE_INITIALISATION_BITS, shuffled=False)
+            self._train(
+                0, LR, M, RANGE_INITIALISATION_BITS, RANGE_INITIALISATION_BITS, shuffled=False
+            )
             self._initialised, self._pass = self._initialised + 1, None
         self.state |= to_device(self._untrained)
         self._initialised = self._untrained = None
@@ -163,7 +197,9 @@ class Trainer:
         wrong, bits = 0, np.int32(self.settings.prop_bits)
         for first in range(0, len(x), EVALUATION_SEGMENTS * self.segment):
             self.progress(0)
-            wrong += self.testing(self.state, bits, x, classes, first, first + EVALUATION_SEGMENTS * self.segment)
+            wrong += self.testing(
+                self.state, bits, x, classes, first, first + EVALUATION_SEGMENTS * self.segment
+            )
         return 100.0 * wrong / len(getattr(self.data, part))
 
     def _select(self, epoch, valid_error, test_error):
@@ -173,16 +209,28 @@ class Trainer:
 
     def _record(self, LR, M, valid_error, test_error, seconds, images_per_second):
         """What is known after an epoch: rates used in it, errors in percent, norms, and DFXP's ranges and overflow."""
-        W, b, ranges, overflow = (to_host([self.state[f"{layer.name}/{what}"] for layer in self.network.layers])
-                                  for what in ("W", "b", "ranges", "epoch_overflow"))
-        record = {"epoch": self.epoch, "LR": LR, "M": M, "validation_error": valid_error, "test_error": test_error,
-                  **self.best, "W_l2": [_norm(w) for w in W], "b_l2": [_norm(v) for v in b]}
+        W, b, ranges, overflow = (
+            to_host([self.state[f"{layer.name}/{what}"] for layer in self.network.layers])
+            for what in ("W", "b", "ranges", "epoch_overflow")
+        )
+        record = {
+            "epoch": self.epoch,
+            "LR": LR,
+            "M": M,
+            "validation_error": valid_error,
+            "test_error": test_error,
+            **self.best,
+            "W_l2": [_norm(w) for w in W],
+            "b_l2": [_norm(v) for v in b],
+        }
         if self.network.format.follows_overflow:
             record["ranges"] = [r.tolist() for r in ranges]
             if self.epoch:
                 record["overflow_rates"] = [(o / self.batches_per_epoch).tolist() for o in overflow]
-        return record | {"seconds": round(seconds, 3),
-                         "images_per_second": images_per_second and round(images_per_second, 1)}
+        return record | {
+            "seconds": round(seconds, 3),
+            "images_per_second": images_per_second and round(images_per_second, 1),
+        }
 
     # One pass over the training set.
 
@@ -199,14 +247,23 @@ class Trainer:
     @property
     def batches_done(self):
         """Of those, the ones that are trained."""
-        before = (self._initialised or 0) * self.batches_per_epoch if self.epoch < 0 else self.batches_until(self.epoch)
+        before = (
+            (self._initialised or 0) * self.batches_per_epoch
+            if self.epoch < 0
+            else self.batches_until(self.epoch)
+        )
         return before + (self._pass["batches"] if self._pass else 0)
 
     def _train(self, epoch, LR, M, prop_bits, up_bits, shuffled):
         s = self.settings
-        constants = {"LR": np.float32(LR), "M": np.float32(M), "prop_bits": np.int32(prop_bits),
-                     "up_bits": np.int32(up_bits), "frequency": np.int32(s.range_update_frequency),
-                     "max_overflow": np.float64(s.max_overflow)}
+        constants = {
+            "LR": np.float32(LR),
+            "M": np.float32(M),
+            "prop_bits": np.int32(prop_bits),
+            "up_bits": np.int32(up_bits),
+            "frequency": np.int32(s.range_update_frequency),
+            "max_overflow": np.float64(s.max_overflow),
+        }
         if self._pass is None:
             self._pass = {"rng": pack_rng(self.rng), "order": self.order, "batches": 0}
             for layer in self.network.layers:
@@ -220,8 +277,10 @@ class Trainer:
                 self.state = self.training(self.state, constants, x, t, segment, done, masks)
                 self._pass["batches"] = done = done + len(segment)
                 if bad := not_finite(self.state, watched):
-                    raise Diverged(f"epoch {epoch}, {bad[0].split('/')[0]}: {', '.join(bad)} became NaN or infinite after "
-                                   f"{done} batches; training stopped")
+                    raise Diverged(
+                        f"epoch {epoch}, {bad[0].split('/')[0]}: {', '.join(bad)} became NaN or infinite after "
+                        f"{done} batches; training stopped"
+                    )
                 self.progress(len(segment))
 
     def _chunks(self, shuffled, skip):
@@ -229,7 +288,9 @@ class Trainer:
 
         The first `skip` batches are left out, but their order is drawn.
         """
-        batches = np.arange(self.batches_per_epoch * self.batch_size, dtype="int32").reshape(-1, self.batch_size)
+        batches = np.arange(self.batches_per_epoch * self.batch_size, dtype="int32").reshape(
+            -1, self.batch_size
+        )
         if self.task.shuffle == "batches":
             yield from self._read_ahead(self._shuffled_batches(skip))
             return
@@ -253,6 +314,7 @@ class Trainer:
 
     def _read_ahead(self, plan):
         """Chunks of a plan, the next being read and sent to the device while the caller trains on this one."""
+
         def load(start, stop, order):
             rows = np.arange(stop - start, dtype="int32").reshape(-1, self.batch_size)
             return *to_device(self.data.train.read(start, stop)), rows[order]
@@ -277,12 +339,23 @@ class Trainer:
         It may be taken after `run` has yielded, and whenever `progress` is called, or has raised.
         """
         before = self._pass or {"rng": pack_rng(self.rng), "order": self.order, "batches": None}
-        arrays = to_host(self.state) | self.masks.snapshot() | {"order": before["order"], "rng": before["rng"]}
-        for prefix, parameters in (("best", self.best_parameters), ("untrained", self._untrained or {})):
+        arrays = (
+            to_host(self.state)
+            | self.masks.snapshot()
+            | {"order": before["order"], "rng": before["rng"]}
+        )
+        for prefix, parameters in (
+            ("best", self.best_parameters),
+            ("untrained", self._untrained or {}),
+        ):
             arrays |= {f"{prefix}/{name}": value for name, value in parameters.items()}
-        return arrays, {"epoch": self.epoch, "best": self.best, "batches": before["batches"],
-                        "initialised": self._initialised,
-                        "seconds": self._started and round(time.perf_counter() - self._started, 3)}
+        return arrays, {
+            "epoch": self.epoch,
+            "best": self.best,
+            "batches": before["batches"],
+            "initialised": self._initialised,
+            "seconds": self._started and round(time.perf_counter() - self._started, 3),
+        }
 
     def restore(self, arrays, facts):
         """Continue from a snapshot of the same settings and data; ValueError or KeyError if it cannot be one of those."""
@@ -294,9 +367,16 @@ class Trainer:
         self.order, self.epoch, self.best = arrays["order"], facts["epoch"], facts["best"]
         self.best_parameters = {name: arrays[f"best/{name}"] for name in names if self.best}
         self._initialised = facts["initialised"]
-        self._untrained = None if self._initialised is None else {name: arrays[f"untrained/{name}"] for name in names}
-        self._pass = None if facts["batches"] is None else {
-            "rng": arrays["rng"], "order": arrays["order"], "batches": facts["batches"]}
+        self._untrained = (
+            None
+            if self._initialised is None
+            else {name: arrays[f"untrained/{name}"] for name in names}
+        )
+        self._pass = (
+            None
+            if facts["batches"] is None
+            else {"rng": arrays["rng"], "order": arrays["order"], "batches": facts["batches"]}
+        )
         self._started = None if facts["seconds"] is None else time.perf_counter() - facts["seconds"]
 
     def _check(self, arrays, facts, names):
@@ -304,20 +384,37 @@ class Trainer:
         like = dict(self.state) | self.masks.snapshot()
         like |= {"order": np.arange(len(self.data.train)), "rng": pack_rng(self.rng)}
         like |= {f"best/{name}": self.state[name] for name in names if facts["best"]}
-        like |= {f"untrained/{name}": self.state[name] for name in names if facts["initialised"] is not None}
+        like |= {
+            f"untrained/{name}": self.state[name]
+            for name in names
+            if facts["initialised"] is not None
+        }
         for name, value in like.items():
             if arrays[name].shape != value.shape or arrays[name].dtype != value.dtype:
-                raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {value.dtype} {value.shape}")
+                raise ValueError(
+                    f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {value.dtype} {value.shape}"
+                )
         if not np.array_equal(np.sort(arrays["order"]), like["order"]):
             raise ValueError("order is no order of the training examples")
-        limits = {"epoch": self.epochs, "batches": self.batches_per_epoch, "initialised": self.settings.init_epochs}
+        limits = {
+            "epoch": self.epochs,
+            "batches": self.batches_per_epoch,
+            "initialised": self.settings.init_epochs,
+        }
         best = facts["best"]
-        if best is not None and not (type(best["best_epoch"]) is int and 0 <= best["best_epoch"] <= self.epochs and all(
-                type(best[name]) in (int, float) and 0 <= best[name] <= 100 for name in BEST[1:])):
+        if best is not None and not (
+            type(best["best_epoch"]) is int
+            and 0 <= best["best_epoch"] <= self.epochs
+            and all(
+                type(best[name]) in (int, float) and 0 <= best[name] <= 100 for name in BEST[1:]
+            )
+        ):
             raise ValueError("the best epoch is damaged")
         for name, limit in limits.items():
             value, low = facts[name], -1 if name == "epoch" else 0
-            if not (type(value) is int and low <= value <= limit or value is None and name != "epoch"):
+            if not (
+                type(value) is int and low <= value <= limit or value is None and name != "epoch"
+            ):
                 raise ValueError(f"{name} is {value}")
 
     def position(self):
@@ -326,13 +423,22 @@ class Trainer:
             if not self._initialised:
                 return "at the beginning" if self.epoch < 0 else f"after epoch {self.epoch}"
             return f"after epoch {self._initialised} of the range initialisation"
-        where = f"epoch {self.epoch + 1}" if self._initialised is None else \
-            f"epoch {self._initialised + 1} of the range initialisation"
+        where = (
+            f"epoch {self.epoch + 1}"
+            if self._initialised is None
+            else f"epoch {self._initialised + 1} of the range initialisation"
+        )
         return f"after {self._pass['batches']} of {self.batches_per_epoch} batches of {where}"
 
     def parameters(self):
         """The layers' weights and biases, as NumPy arrays: layer0/W, layer0/b, ..."""
-        return to_host({v.name: self.state[v.name] for layer in self.network.layers for v in (layer.W, layer.b)})
+        return to_host(
+            {
+                v.name: self.state[v.name]
+                for layer in self.network.layers
+                for v in (layer.W, layer.b)
+            }
+        )
 
 
 def _norm(v):

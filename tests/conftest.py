@@ -31,7 +31,15 @@ def program():
     def run(*arguments, cwd, **options):
         command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
         environment = {k: v for k, v in os.environ.items() if k != "PYLEARN2_DATA_PATH"}
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, **options)
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **options,
+        )
 
     return run
 
@@ -43,6 +51,11 @@ def assert_same_run(one, other):
         assert a.keys() == b.keys()
         a.pop("facts", None)  # has times; the records are compared below
         assert all(np.array_equal(a[key], b[key]) for key in a), name
-    timeless = [[{k: v for k, v in json.loads(line).items() if k not in ("seconds", "images_per_second")}
-                 for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, other)]
+    timeless = [
+        [
+            {k: v for k, v in json.loads(line).items() if k not in ("seconds", "images_per_second")}
+            for line in (run / "metrics.jsonl").read_text().splitlines()
+        ]
+        for run in (one, other)
+    ]
     assert timeless[0] == timeless[1]

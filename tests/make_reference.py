@@ -13,9 +13,24 @@ import numpy_reference as ref
 
 FOLDER = Path(__file__).parent / "reference"
 STATE = ("W", "b", "update_W", "update_b")
-INSIDE = ("fixed_W", "fixed_b", "fixed_x", "z", "fixed_z", "u", "fixed_u", "y", "fixed_y", "fixed_dEdy", "fixed_dEdz",
-          "fixed_dEdW", "fixed_dEdb")
-RANGES = np.array([3, -3, 2, -2, 0, -1, 1, 4, -4, -5])  # of the ten signals in the first layer of a `mixed` trace
+INSIDE = (
+    "fixed_W",
+    "fixed_b",
+    "fixed_x",
+    "z",
+    "fixed_z",
+    "u",
+    "fixed_u",
+    "y",
+    "fixed_y",
+    "fixed_dEdy",
+    "fixed_dEdz",
+    "fixed_dEdW",
+    "fixed_dEdb",
+)
+RANGES = np.array(
+    [3, -3, 2, -2, 0, -1, 1, 4, -4, -5]
+)  # of the ten signals in the first layer of a `mixed` trace
 WARM_FACTORS = {"PI_MNIST": (2, 2), "MNIST": (2, 4, 4)}
 
 
@@ -32,7 +47,11 @@ def formats():
         step = 2.0 ** (noib - nob)
         ties = (rng.randint(-40, 40, 16) + 0.5) * step
         wide = rng.normal(size=20) * 2.0**noib
-        x.append(np.concatenate([ties, wide, rng.normal(size=8) * 4 * step, [2.0**noib, -(2.0**noib), 0, np.inf]]))
+        x.append(
+            np.concatenate(
+                [ties, wide, rng.normal(size=8) * 4 * step, [2.0**noib, -(2.0**noib), 0, np.inf]]
+            )
+        )
     x = np.array(x, "f4")
     y = np.array([ref.fixed_point(v, nob, noib) for v, (nob, noib) in zip(x, params, strict=True)])
     widths = [(nob, noib) for nob in (5, 9, 31) for noib in (-3, -2, 0, 1)]
@@ -40,10 +59,19 @@ def formats():
     v[1::2] = v[::2]  # the same tensor at neighbouring ranges
     rates = [ref.overflow_rate(one, *width) for one, width in zip(v, widths, strict=True)]
     h = (rng.normal(size=200) * 10.0 ** rng.randint(-9, 6, 200)).astype("f4")
-    save("format", {"fixed_point/params_nob_noib": np.array(params), "fixed_point/x": x,
-                    "fixed_point/y_half_away_from_zero": y, "overflow/x": v,
-                    "overflow/params_nob_noib": np.array(widths), "overflow/rate": np.array(rates), "float16/x": h,
-                    "float16/y": ref.half(h)})
+    save(
+        "format",
+        {
+            "fixed_point/params_nob_noib": np.array(params),
+            "fixed_point/x": x,
+            "fixed_point/y_half_away_from_zero": y,
+            "overflow/x": v,
+            "overflow/params_nob_noib": np.array(widths),
+            "overflow/rate": np.array(rates),
+            "float16/x": h,
+            "float16/y": ref.half(h),
+        },
+    )
 
 
 def inputs(task, batch_size, n_batches):
@@ -57,7 +85,9 @@ def inputs(task, batch_size, n_batches):
             row, column = 4 + label, 20 - label
             image[row : row + 8, column : column + 3] += rng.randint(100, 256)
             image[row + 2 : row + 5, 4:18] += rng.randint(0, 256, (3, 14)) // 2
-        return (np.minimum(x, 255).reshape(n, 784) / 256).astype("f4"), np.eye(10, dtype="f4")[labels]
+        return (np.minimum(x, 255).reshape(n, 784) / 256).astype("f4"), np.eye(10, dtype="f4")[
+            labels
+        ]
 
     x_train, y_train = examples(n_batches * batch_size)
     x_test, y_test = examples(2 * batch_size)
@@ -68,7 +98,11 @@ def inputs(task, batch_size, n_batches):
 
 def sample(array):
     flat = np.ravel(array)
-    return flat if flat.size <= 2000 else flat[np.sort(np.random.RandomState(777).randint(0, flat.size, 2000))]
+    return (
+        flat
+        if flat.size <= 2000
+        else flat[np.sort(np.random.RandomState(777).randint(0, flat.size, 2000))]
+    )
 
 
 def statistics(array):
@@ -89,8 +123,23 @@ def warm(task, layers):
             setattr(layer, name, (np.rint(rng.normal(0, 0.01, shape) * 1024) / 1024).astype("f4"))
 
 
-def trace(name, task, number_format, data, batch_size, n_batches, *, is_warm=False, mixed=False, initial_range=0,
-          bits=(9, 11), frequency=0, max_overflow=0.0, inside=(), full=()):
+def trace(
+    name,
+    task,
+    number_format,
+    data,
+    batch_size,
+    n_batches,
+    *,
+    is_warm=False,
+    mixed=False,
+    initial_range=0,
+    bits=(9, 11),
+    frequency=0,
+    max_overflow=0.0,
+    inside=(),
+    full=(),
+):
     """Write a trace of the form that the README of the recorded numbers describes."""
     rng = np.random.RandomState(1234)
     layers = ref.pi_mnist(rng, 4, 2) if task == "PI_MNIST" else ref.mnist(rng)
@@ -100,30 +149,67 @@ def trace(name, task, number_format, data, batch_size, n_batches, *, is_warm=Fal
         ranges = RANGES + k % 2 if mixed else [initial_range] * 10
         layer.ranges = dict(zip(ref.SIGNALS, map(int, ranges), strict=True))
     LR, M = 0.046875, 0.625
-    meta = {"name": name, "task": task, "format": number_format, "comp_precision": bits[0], "update_precision": bits[1],
-            "initial_range": initial_range, "initial_ranges": ranges_of(layers), "range_update_frequency": frequency,
-            "max_overflow": max_overflow, "n_batches": n_batches, "batch_size": batch_size, "n_hidden": 4, "LR": LR,
-            "M": M, "p": [layer.p for layer in layers], "scale": [layer.scale for layer in layers], "seed": 1234,
-            "W_shapes": [layer.W.shape for layer in layers], "mask_widths": [layer.input_size for layer in layers],
-            "range_names": ref.SIGNALS, "full_state_after_batches": full, "intermediates_at_batches": inside,
-            "x": "dyadic", "warm": is_warm,
-            "init_W_sha256": [hashlib.sha256(layer.W.tobytes()).hexdigest() for layer in layers]}
+    meta = {
+        "name": name,
+        "task": task,
+        "format": number_format,
+        "comp_precision": bits[0],
+        "update_precision": bits[1],
+        "initial_range": initial_range,
+        "initial_ranges": ranges_of(layers),
+        "range_update_frequency": frequency,
+        "max_overflow": max_overflow,
+        "n_batches": n_batches,
+        "batch_size": batch_size,
+        "n_hidden": 4,
+        "LR": LR,
+        "M": M,
+        "p": [layer.p for layer in layers],
+        "scale": [layer.scale for layer in layers],
+        "seed": 1234,
+        "W_shapes": [layer.W.shape for layer in layers],
+        "mask_widths": [layer.input_size for layer in layers],
+        "range_names": ref.SIGNALS,
+        "full_state_after_batches": full,
+        "intermediates_at_batches": inside,
+        "x": "dyadic",
+        "warm": is_warm,
+        "init_W_sha256": [hashlib.sha256(layer.W.tobytes()).hexdigest() for layer in layers],
+    }
     arrays = {"meta_json": np.bytes_(json.dumps(meta))}
     mask_rng = np.random.RandomState(99)
-    masks = [[mask_rng.uniform(size=(batch_size, layer.input_size)) < layer.p for layer in layers]
-             for _ in range(n_batches)]
+    masks = [
+        [mask_rng.uniform(size=(batch_size, layer.input_size)) < layer.p for layer in layers]
+        for _ in range(n_batches)
+    ]
     for k in range(len(layers)):
-        arrays[f"mask/L{k}/packed"] = np.packbits(np.concatenate([batch[k] for batch in masks]), axis=1)
+        arrays[f"mask/L{k}/packed"] = np.packbits(
+            np.concatenate([batch[k] for batch in masks]), axis=1
+        )
     used, after, counted, called = [], [], [], []
     for b in range(n_batches):
         rows, used = slice(b * batch_size, (b + 1) * batch_size), [*used, ranges_of(layers)]
         update_after = frequency if frequency and (b + 1) % frequency == 0 else None
-        seen = ref.training_step(layers, number_format, data["x_train"][rows], data["y_train"][rows], masks[b], LR, M,
-                                 *bits, max_overflow, update_after)
+        seen = ref.training_step(
+            layers,
+            number_format,
+            data["x_train"][rows],
+            data["y_train"][rows],
+            masks[b],
+            LR,
+            M,
+            *bits,
+            max_overflow,
+            update_after,
+        )
         after.append(ranges_of(layers))
         called.append(update_after or 0)
-        counted.append([[layer.counted[s] if number_format == "DFXP" else (0.0, 0.0) for s in ref.SIGNALS]
-                        for layer in layers])
+        counted.append(
+            [
+                [layer.counted[s] if number_format == "DFXP" else (0.0, 0.0) for s in ref.SIGNALS]
+                for layer in layers
+            ]
+        )
         for k, layer in enumerate(layers):
             for what in STATE:
                 arrays[f"after{b:02d}/L{k}/{what}/sample"] = sample(getattr(layer, what))
@@ -133,11 +219,17 @@ def trace(name, task, number_format, data, batch_size, n_batches, *, is_warm=Fal
             for what in INSIDE if b in inside else ():
                 if what in seen[k]:
                     suffix = "/sample" if seen[k][what].size > 2000 else ""
-                    arrays[f"inter{b:02d}/L{k}/{what}{suffix}"] = \
+                    arrays[f"inter{b:02d}/L{k}/{what}{suffix}"] = (
                         sample(seen[k][what]) if suffix else seen[k][what]
+                    )
     counted = np.moveaxis(np.array(counted), -1, 0)
-    arrays |= {"ranges_used": np.array(used), "ranges_after": np.array(after), "overflow": counted[0],
-               "overflow_1": counted[1], "range_update_called_with": np.array(called)}
+    arrays |= {
+        "ranges_used": np.array(used),
+        "ranges_after": np.array(after),
+        "overflow": counted[0],
+        "overflow_1": counted[1],
+        "range_update_called_with": np.array(called),
+    }
     halves = np.split(data["x_test"], 2)
     outputs = [ref.test_pass(layers, number_format, x, bits[0]) for x in halves]
     for k in range(len(layers)):
@@ -159,8 +251,18 @@ def main():
     trace("PI4_FLP", "PI_MNIST", "FLP", data, 10, 3, inside=(0,))
     trace("PI4warm_HFLP", "PI_MNIST", "HFLP", data, 10, 3, is_warm=True)
     trace("PI4warm_FXPmixed_9_11", "PI_MNIST", "FXP", data, 10, 3, is_warm=True, mixed=True)
-    trace("PI4warm_DFXPmixed_9_11_mo1e-2_f2", "PI_MNIST", "DFXP", data, 10, 3, is_warm=True, mixed=True, frequency=2,
-          max_overflow=0.01)
+    trace(
+        "PI4warm_DFXPmixed_9_11_mo1e-2_f2",
+        "PI_MNIST",
+        "DFXP",
+        data,
+        10,
+        3,
+        is_warm=True,
+        mixed=True,
+        frequency=2,
+        max_overflow=0.01,
+    )
     data = inputs("MNIST", 2, 1)
     trace("MNISTwarm_FXPmixed_9_11", "MNIST", "FXP", data, 2, 1, is_warm=True, mixed=True)
 

@@ -16,6 +16,7 @@ f4 = np.float32
 
 # ------------------------------------------------------------------------------------------------ formats (section 2)
 
+
 def power_of_two(n):
     """2^n as float32; n stops at +-126 as the ranges do at +-100: scales stay finite."""
     return f4(2.0 ** min(max(int(n), -126), 126))
@@ -67,6 +68,7 @@ def next_range(noib, o, o1, max_overflow):
 
 # ------------------------------------------------------------------------------------- linear maps, pooling, maxout
 
+
 def dot(a, b):
     return (a.astype("f8") @ b.astype("f8")).astype(f4)
 
@@ -103,26 +105,35 @@ def windows(shape, pool, stride):
     sides = [int(np.ceil((n - pool) / stride)) + 1 for n in shape[2:]]
     for i in range(sides[0]):
         for j in range(sides[1]):
-            yield (i, j), np.s_[:, :, i * stride : i * stride + pool, j * stride : j * stride + pool]
+            yield (
+                (i, j),
+                np.s_[:, :, i * stride : i * stride + pool, j * stride : j * stride + pool],
+            )
 
 
 def max_pool(c, pool, stride):
     found = {ij: c[pixels].max(axis=(2, 3)) for ij, pixels in windows(c.shape, pool, stride)}
     rows, columns = (1 + max(ij[axis] for ij in found) for axis in (0, 1))
-    return np.stack([np.stack([found[i, j] for j in range(columns)], axis=-1) for i in range(rows)], axis=-2)
+    return np.stack(
+        [np.stack([found[i, j] for j in range(columns)], axis=-1) for i in range(rows)], axis=-2
+    )
 
 
 def unpool(c, r, du, pool, stride):
     """Every pixel equal to its window's maximum gets the whole gradient of that window; windows add up."""
     dz = np.zeros(c.shape)
     for (i, j), pixels in windows(c.shape, pool, stride):
-        dz[pixels] += np.where(c[pixels] == r[:, :, i, j, None, None], du[:, :, i, j, None, None], 0)
+        dz[pixels] += np.where(
+            c[pixels] == r[:, :, i, j, None, None], du[:, :, i, j, None, None], 0
+        )
     return dz.astype(f4)
 
 
 def maxout(u, pieces):
     """Unit k is the maximum of the adjacent channels k * pieces ... of axis 1."""
-    return np.stack([u[:, k : k + pieces].max(axis=1) for k in range(0, u.shape[1], pieces)], axis=1)
+    return np.stack(
+        [u[:, k : k + pieces].max(axis=1) for k in range(0, u.shape[1], pieces)], axis=1
+    )
 
 
 def route(u, y, g, pieces):
@@ -140,6 +151,7 @@ def softmax(z):
 
 
 # -------------------------------------------------------------------------------------------- layers (sections 3-6)
+
 
 @dataclass
 class Layer:
@@ -174,13 +186,24 @@ class Layer:
     def output_shape(self):
         if self.kind != "conv":
             return (self.W.shape[1] // self.pieces,)
-        sides = [n + 2 * self.pad - k + 1 for n, k in zip(self.input_shape[1:], self.W.shape[2:], strict=True)]
-        return (len(self.W) // self.pieces, *(int(np.ceil((n - self.pool) / self.stride)) + 1 for n in sides))
+        sides = [
+            n + 2 * self.pad - k + 1
+            for n, k in zip(self.input_shape[1:], self.W.shape[2:], strict=True)
+        ]
+        return (
+            len(self.W) // self.pieces,
+            *(int(np.ceil((n - self.pool) / self.stride)) + 1 for n in sides),
+        )
 
 
 def dense(rng, inputs, units, pieces, **options):
     limit = np.sqrt(6.0 / (inputs + units * pieces))
-    return Layer("dense", rng.uniform(-limit, limit, (inputs, units * pieces)).astype(f4), pieces=pieces, **options)
+    return Layer(
+        "dense",
+        rng.uniform(-limit, limit, (inputs, units * pieces)).astype(f4),
+        pieces=pieces,
+        **options,
+    )
 
 
 def softmax_layer(inputs, **options):
@@ -189,19 +212,36 @@ def softmax_layer(inputs, **options):
 
 def conv(rng, input_shape, maps, pieces, size, pad, pool, stride, **options):
     channels = maps * pieces
-    fan_in, fan_out = input_shape[0] * size * size, channels * size * size // pieces // (pool * pool)
+    fan_in, fan_out = (
+        input_shape[0] * size * size,
+        channels * size * size // pieces // (pool * pool),
+    )
     limit = np.sqrt(6.0 / (fan_in + fan_out))
     W = rng.uniform(-limit, limit, (channels, input_shape[0], size, size)).astype(f4)
-    return Layer("conv", W, pieces=pieces, input_shape=tuple(input_shape), pad=pad, pool=pool, stride=stride, **options)
+    return Layer(
+        "conv",
+        W,
+        pieces=pieces,
+        input_shape=tuple(input_shape),
+        pad=pad,
+        pool=pool,
+        stride=stride,
+        **options,
+    )
 
 
 def pi_mnist(rng, units, pieces):
-    return [dense(rng, 784, units, pieces, p=0.8, scale=1.0), dense(rng, units, units, pieces, p=0.5, scale=0.5),
-            softmax_layer(units, p=0.5, scale=0.5)]
+    return [
+        dense(rng, 784, units, pieces, p=0.8, scale=1.0),
+        dense(rng, units, units, pieces, p=0.5, scale=0.5),
+        softmax_layer(units, p=0.5, scale=0.5),
+    ]
 
 
 def mnist(rng):
-    first = conv(rng, (1, 28, 28), 48, 2, 8, pad=0, pool=4, stride=2, p=0.8, scale=1.0, max_col_norm=0.9)
+    first = conv(
+        rng, (1, 28, 28), 48, 2, 8, pad=0, pool=4, stride=2, p=0.8, scale=1.0, max_col_norm=0.9
+    )
     second = conv(rng, first.output_shape, 48, 2, 8, pad=3, pool=4, stride=2, p=0.5, scale=0.5)
     third = conv(rng, second.output_shape, 24, 4, 5, pad=3, pool=2, stride=2, p=0.5, scale=0.5)
     return [first, second, third, softmax_layer(int(np.prod(third.output_shape)), p=0.5, scale=0.5)]
@@ -211,11 +251,24 @@ def column_norm(W):
     return np.sqrt((W.astype("f8") ** 2).sum(0).astype("f4"))
 
 
-def training_step(layers, number_format, x, t, masks, LR, M, prop_bits, up_bits, max_overflow=0.0, update_after=None):
+def training_step(
+    layers,
+    number_format,
+    x,
+    t,
+    masks,
+    LR,
+    M,
+    prop_bits,
+    up_bits,
+    max_overflow=0.0,
+    update_after=None,
+):
     """One batch; changes the layers and returns what passed through them, a dict for each layer.
 
     update_after : the update frequency, if this batch is followed by a range update (section 6).
     """
+
     def q(layer, signal, v, nob=prop_bits):
         return quantize(number_format, v, nob, layer.ranges[signal])
 
@@ -228,10 +281,16 @@ def training_step(layers, number_format, x, t, masks, LR, M, prop_bits, up_bits,
     for layer, mask in zip(layers, masks, strict=True):
         observe(layer, "w", layer.W, up_bits)
         observe(layer, "b", layer.b, up_bits)
-        s = {"fixed_W": q(layer, "w", layer.W), "fixed_b": q(layer, "b", layer.b), "mask": mask.astype(f4)}
+        s = {
+            "fixed_W": q(layer, "w", layer.W),
+            "fixed_b": q(layer, "b", layer.b),
+            "mask": mask.astype(f4),
+        }
         s["fixed_x"] = below * s["mask"]
         if layer.kind == "conv":
-            s["z"] = correlate(s["fixed_x"].reshape(-1, *layer.input_shape), s["fixed_W"], layer.pad)
+            s["z"] = correlate(
+                s["fixed_x"].reshape(-1, *layer.input_shape), s["fixed_W"], layer.pad
+            )
             s["fixed_z"] = q(layer, "z", s["z"])
             s["pooled"] = max_pool(s["fixed_z"], layer.pool, layer.stride)
             s["u"] = s["pooled"] + s["fixed_b"][None, :, None, None]
@@ -240,7 +299,11 @@ def training_step(layers, number_format, x, t, masks, LR, M, prop_bits, up_bits,
         else:
             s["z"] = dot(s["fixed_x"], s["fixed_W"]) + s["fixed_b"]
             s["fixed_z"] = q(layer, "z", s["z"])
-            y = softmax(s["fixed_z"]) if layer.kind == "softmax" else maxout(s["fixed_z"], layer.pieces)
+            y = (
+                softmax(s["fixed_z"])
+                if layer.kind == "softmax"
+                else maxout(s["fixed_z"], layer.pieces)
+            )
         s["unflattened_y"] = y
         s["y"] = y.reshape(len(y), -1)
         s["fixed_y"] = below = q(layer, "y", s["y"])
@@ -259,13 +322,26 @@ def training_step(layers, number_format, x, t, masks, LR, M, prop_bits, up_bits,
             e, dW = correlate_gradients(images, s["fixed_W"], dz, layer.pad)
             e = e.reshape(len(e), -1)
         else:
-            dz = g if layer.kind == "softmax" else route(s["fixed_z"], s["unflattened_y"], g, layer.pieces)
+            dz = (
+                g
+                if layer.kind == "softmax"
+                else route(s["fixed_z"], s["unflattened_y"], g, layer.pieces)
+            )
             dz = q(layer, "dEdz", dz)
             db = dz.astype("f8").sum(axis=0).astype(f4)
             dW, e = dot(s["fixed_x"].T, dz), dot(dz, s["fixed_W"].T)
         e = s["e_below"] = e * s["mask"]
-        s["fixed_dEdz"], s["fixed_dEdW"], s["fixed_dEdb"] = dz, q(layer, "dEdw", dW), q(layer, "dEdb", db)
-        for signal, name in (("dEdy", "dEdy"), ("dEdz", "dEdz"), ("dEdw", "dEdW"), ("dEdb", "dEdb")):
+        s["fixed_dEdz"], s["fixed_dEdW"], s["fixed_dEdb"] = (
+            dz,
+            q(layer, "dEdw", dW),
+            q(layer, "dEdb", db),
+        )
+        for signal, name in (
+            ("dEdy", "dEdy"),
+            ("dEdz", "dEdz"),
+            ("dEdw", "dEdW"),
+            ("dEdb", "dEdb"),
+        ):
             observe(layer, signal, s[f"fixed_{name}"])
 
     for layer, s in zip(layers, seen, strict=True):
@@ -290,7 +366,9 @@ def _update(layer, s, LR, M, q, up_bits):
     W = q(layer, "w", layer.W + layer.update_W, up_bits)
     layer.b = q(layer, "b", layer.b + layer.update_b, up_bits)
     n = column_norm(W)
-    layer.W = q(layer, "w", W * (np.clip(n, f4(0), f4(layer.max_col_norm)) / (f4(1e-7) + n)), up_bits)
+    layer.W = q(
+        layer, "w", W * (np.clip(n, f4(0), f4(layer.max_col_norm)) / (f4(1e-7) + n)), up_bits
+    )
 
 
 def update_ranges(layer, frequency, max_overflow):
@@ -301,6 +379,7 @@ def update_ranges(layer, frequency, max_overflow):
 
 
 # --------------------------------------------------------------------------------------- test-time pass (section 8)
+
 
 def test_pass(layers, number_format, x, prop_bits):
     """The outputs of every layer, flattened."""
@@ -325,18 +404,23 @@ test_pass.__test__ = False  # not a test, for all its name
 
 # ----------------------------------------------------------------------------------------- random streams (section 11)
 
+
 class Streams:
     """Stream seeds, masks and shuffles of the published program, given the generator that has drawn the weights."""
 
     def __init__(self, rng, layers, batch_size):
         self.rng, self.layers, self.batch_size = rng, layers, batch_size
         self.seeds = [int(rng.randint(999999)) for _ in layers]
-        self.mask_rngs = [np.random.RandomState(np.random.RandomState(s).randint(2**30)) for s in self.seeds]
+        self.mask_rngs = [
+            np.random.RandomState(np.random.RandomState(s).randint(2**30)) for s in self.seeds
+        ]
 
     def masks(self):
         """One batch's masks, a list."""
-        return [rng.binomial(n=1, p=layer.p, size=(self.batch_size, layer.input_size))
-                for rng, layer in zip(self.mask_rngs, self.layers, strict=True)]
+        return [
+            rng.binomial(n=1, p=layer.p, size=(self.batch_size, layer.input_size))
+            for rng, layer in zip(self.mask_rngs, self.layers, strict=True)
+        ]
 
     def fresh_list(self, n):
         order = list(range(n))

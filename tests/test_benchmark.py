@@ -25,7 +25,9 @@ def test_matrix_products_of_a_step():
     dense = 784 * 1200 * 2 + 240 * 1200 * 3 + 240 * 10 * 3
     assert sum(m * k * n for m, k, n in products("PI_MNIST", 100)) == 100 * dense
     pixels, weights = (21**2, 9**2, 6**2, 1), (96 * 64, 96 * 48 * 64, 96 * 48 * 25, 216 * 10)
-    expected = [p * w * (2 if i == 0 else 3) for i, (p, w) in enumerate(zip(pixels, weights, strict=True))]
+    expected = [
+        p * w * (2 if i == 0 else 3) for i, (p, w) in enumerate(zip(pixels, weights, strict=True))
+    ]
     assert sum(m * k * n for m, k, n in products("MNIST", 128)) == 128 * sum(expected)
     assert (256, 1600, 256 * 128) in products("CIFAR10", 128)
 
@@ -35,61 +37,146 @@ def spread(median):
 
 
 def test_table():
-    row = {"ms_per_batch": spread(4.0), "ms_per_test_image": spread(0.5), "to_first_batch_s": [9.0, 3.0], "peak_GiB": 1.0,
-           "to_floor": spread(2.0), "peers": {},
-           "together": {"runs": 8, "alone_ms": spread(6.0), "together_ms": spread(4.0), "gain": spread(1.5)},
-           "checkpoint": {"copy_s": spread(0.01), "write_s": spread(0.14), "every_s": 30}}
-    peers = {"eager": {"ms_per_batch": spread(12.0), "to_ours": spread(3.0)},
-             "compile": {"ms_per_batch": spread(10.0), "to_ours": spread(2.5)}, "qpytorch": {"why_not": "no qtorch"}}
-    report = {"results": [{"task": "MNIST", "formats": {"FLP": row, "FXP": row | {"to_FLP": spread(1.25), "peers": peers}}}]}
-    head, _, flp, fxp, _, _, _, checkpoints, _, _, _, _, together, _ = benchmark.markdown(report).splitlines()
-    assert together == "| MNIST | FLP | 8 | 6.0 (3.0 - 12.0) | 4.0 (2.0 - 8.0) | 1.50 (0.75 - 3.00) |"
+    row = {
+        "ms_per_batch": spread(4.0),
+        "ms_per_test_image": spread(0.5),
+        "to_first_batch_s": [9.0, 3.0],
+        "peak_GiB": 1.0,
+        "to_floor": spread(2.0),
+        "peers": {},
+        "together": {
+            "runs": 8,
+            "alone_ms": spread(6.0),
+            "together_ms": spread(4.0),
+            "gain": spread(1.5),
+        },
+        "checkpoint": {"copy_s": spread(0.01), "write_s": spread(0.14), "every_s": 30},
+    }
+    peers = {
+        "eager": {"ms_per_batch": spread(12.0), "to_ours": spread(3.0)},
+        "compile": {"ms_per_batch": spread(10.0), "to_ours": spread(2.5)},
+        "qpytorch": {"why_not": "no qtorch"},
+    }
+    report = {
+        "results": [
+            {
+                "task": "MNIST",
+                "formats": {"FLP": row, "FXP": row | {"to_FLP": spread(1.25), "peers": peers}},
+            }
+        ]
+    }
+    head, _, flp, fxp, _, _, _, checkpoints, _, _, _, _, together, _ = benchmark.markdown(
+        report
+    ).splitlines()
+    assert (
+        together == "| MNIST | FLP | 8 | 6.0 (3.0 - 12.0) | 4.0 (2.0 - 8.0) | 1.50 (0.75 - 3.00) |"
+    )
     assert checkpoints == "| MNIST | FLP | 0.010 | 0.140 | 0.50 |"
     assert len({line.count("|") for line in (head, flp, fxp)}) == 1
     assert flp.split(" | ")[:3] == ["| MNIST", "FLP", "4.0 (2.0 - 8.0)"]
     cells = [cell.strip() for cell in fxp.strip("|").split("|")]
     assert cells[2:8] == ["4.0 (2.0 - 8.0)", "0.500", "2.00", "1.25", "9.0 (3.0)", "1.00"]
-    assert cells[8:] == ["12.0 (6.0 - 24.0)", "10.0 (5.0 - 20.0)", "", "2.50 (1.25 - 5.00)"]  # the faster of both
+    assert cells[8:] == [
+        "12.0 (6.0 - 24.0)",
+        "10.0 (5.0 - 20.0)",
+        "",
+        "2.50 (1.25 - 5.00)",
+    ]  # the faster of both
 
 
 def test_table_of_layers():
-    rows = [{"layer": "layer0", "product": "forward", "ours_ms": spread(8.0), "blas_ms": spread(4.0), "to_blas": spread(2.0)}]
+    rows = [
+        {
+            "layer": "layer0",
+            "product": "forward",
+            "ours_ms": spread(8.0),
+            "blas_ms": spread(4.0),
+            "to_blas": spread(2.0),
+        }
+    ]
     report = {"results": [{"task": "MNIST", "formats": {}, "layers": rows}]}
     assert benchmark.markdown(report).splitlines()[-1] == (
-        "| MNIST | layer0 | forward | 8.0 (4.0 - 16.0) | 4.0 (2.0 - 8.0) | 2.00 (1.00 - 4.00) |")
+        "| MNIST | layer0 | forward | 8.0 (4.0 - 16.0) | 4.0 (2.0 - 8.0) | 2.00 (1.00 - 4.00) |"
+    )
 
 
 def test_layers_are_measured():
     rows = benchmark.measure_layers("MNIST", 2, "cpu", lambda text: None)
     names = [("layer0", "forward"), ("layer0", "filters")]  # its input needs no gradient
-    names += [(layer, product) for layer in ("layer1", "layer2") for product in ("forward", "filters", "input")]
+    names += [
+        (layer, product)
+        for layer in ("layer1", "layer2")
+        for product in ("forward", "filters", "input")
+    ]
     assert [(row["layer"], row["product"]) for row in rows] == names
-    assert all(row["ours_ms"]["min"] > 0 and row["blas_ms"]["min"] > 0 for row in rows) and not benchmark.Process.running
+    assert (
+        all(row["ours_ms"]["min"] > 0 and row["blas_ms"]["min"] > 0 for row in rows)
+        and not benchmark.Process.running
+    )
 
 
 def test_a_whole_benchmark(tmp_path):
     """One task, one round."""
     out, table = tmp_path / "benchmark.json", tmp_path / "benchmark.md"
-    command = ["--tasks", "PI_MNIST", "--formats", "FXP", "--rounds", "1", "--device", "cpu", "--together", "2",
-               "-o", out, "--markdown", table]
-    run = subprocess.run([sys.executable, "-m", "utilities.benchmark", *command], cwd=benchmark.ROOT, capture_output=True,
-                         text=True, timeout=300)
+    command = [
+        "--tasks",
+        "PI_MNIST",
+        "--formats",
+        "FXP",
+        "--rounds",
+        "1",
+        "--device",
+        "cpu",
+        "--together",
+        "2",
+        "-o",
+        out,
+        "--markdown",
+        table,
+    ]
+    run = subprocess.run(
+        [sys.executable, "-m", "utilities.benchmark", *command],
+        cwd=benchmark.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert run.returncode == 0, run.stderr
     report = json.loads(out.read_text())
     assert report["device"].startswith("cpu") and report["versions"]["jax"]
     (result,) = report["results"]
     row = result["formats"]["FXP"]
-    assert result["GFLOP"] == pytest.approx(sum(2e-9 * m * k * n for m, k, n in products("PI_MNIST", 100)))
-    assert row["ms_per_batch"]["median"] > 0 and row["ms_per_test_image"]["median"] > 0 and row["peak_GiB"] > 0
+    assert result["GFLOP"] == pytest.approx(
+        sum(2e-9 * m * k * n for m, k, n in products("PI_MNIST", 100))
+    )
+    assert (
+        row["ms_per_batch"]["median"] > 0
+        and row["ms_per_test_image"]["median"] > 0
+        and row["peak_GiB"] > 0
+    )
     ratio = row["ms_per_batch"]["median"] / result["floor_ms"]["median"]
     assert row["to_floor"]["median"] == pytest.approx(ratio)
-    assert row["together"]["runs"] == 2 and row["together"]["gain"]["median"] > 0 and row["checkpoint"]["write_s"]["min"] > 0
+    assert (
+        row["together"]["runs"] == 2
+        and row["together"]["gain"]["median"] > 0
+        and row["checkpoint"]["write_s"]["min"] > 0
+    )
     assert len(row["to_first_batch_s"]) == 2 and row["peers"] == {}
     assert run.stdout.strip() == table.read_text().strip() and "PI_MNIST | FXP" in run.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--tasks", "SVNH"], ["--formats"], ["-o", "no/such/folder/b"],
-                                       ["-o", "."], ["--peer", "no-such-python"], ["--peer", "/bin/echo"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--rounds", "0"],
+        ["--tasks", "SVNH"],
+        ["--formats"],
+        ["-o", "no/such/folder/b"],
+        ["-o", "."],
+        ["--peer", "no-such-python"],
+        ["--peer", "/bin/echo"],
+    ],
+)
 def test_bad_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         benchmark.main(arguments)
@@ -108,13 +195,20 @@ def living(group):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_every_process(number, status, tmp_path):
-    run = subprocess.Popen([sys.executable, "-m", "utilities.benchmark", "--tasks", "PI_MNIST", "--formats", "FLP"],
-                           cwd=benchmark.ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "utilities.benchmark", "--tasks", "PI_MNIST", "--formats", "FLP"],
+        cwd=benchmark.ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert "starting" in run.stderr.readline()
     run.send_signal(number)
     assert run.wait(30) == status and "Traceback" not in run.stderr.read()
     deadline = time.monotonic() + 20
-    while living(run.pid) and time.monotonic() < deadline:  # what a killed process had started ends by itself
+    while (
+        living(run.pid) and time.monotonic() < deadline
+    ):  # what a killed process had started ends by itself
         time.sleep(0.1)
     assert living(os.getpgrp()) and not living(run.pid)
 
@@ -122,15 +216,24 @@ def test_a_signal_ends_every_process(number, status, tmp_path):
 @pytest.mark.parametrize("number_format", ["FLP", "FXP", "DFXP"])
 @pytest.mark.parametrize("task", ["PI_MNIST", "MNIST"])
 def test_the_peer_trains_the_same_network(task, number_format):
-    torch = pytest.importorskip("torch", reason="PyTorch, with which the benchmark compares, is not installed")
+    torch = pytest.importorskip(
+        "torch", reason="PyTorch, with which the benchmark compares, is not installed"
+    )
     from utilities.torch_peer import Peer
 
     peer = Peer(task, number_format, "eager", channels_last=False)
-    ours = [layer.W.get_value().shape for layer in Network(task, "FLP", np.random.RandomState(0)).layers]
-    assert [tuple(p.shape) for p in peer.parameters[: peer.layers]] == ours and peer.batch == TASKS[task].batch_size
+    ours = [
+        layer.W.get_value().shape for layer in Network(task, "FLP", np.random.RandomState(0)).layers
+    ]
+    assert [tuple(p.shape) for p in peer.parameters[: peer.layers]] == ours and peer.batch == TASKS[
+        task
+    ].batch_size
     before = [p.clone() for p in peer.parameters]
     peer.step()
     peer.step()
     assert all(torch.isfinite(p).all() for p in peer.parameters)
-    assert sum(not torch.equal(a, b) for a, b in zip(before, peer.parameters, strict=True)) >= len(before) - 1
+    assert (
+        sum(not torch.equal(a, b) for a, b in zip(before, peer.parameters, strict=True))
+        >= len(before) - 1
+    )
     assert bool(peer.rates.any()) == (number_format == "DFXP")

@@ -74,9 +74,14 @@ def put(folder, name, content, announce=True):
 
 # ----------------------------------------------------------------------------------------------- parts
 
+
 def test_one_hot():
     y = one_hot(np.array([0, 9, 3], np.uint8))
-    assert y.dtype == np.float32 and y.tolist() == [[1] + [0] * 9, [0] * 9 + [1], [0, 0, 0, 1] + [0] * 6]
+    assert y.dtype == np.float32 and y.tolist() == [
+        [1] + [0] * 9,
+        [0] * 9 + [1],
+        [0, 0, 0, 1] + [0] * 6,
+    ]
     assert one_hot(np.zeros(0, int)).shape == (0, 10)
 
 
@@ -114,9 +119,12 @@ def test_data_error_is_always_one_line():
 
 # ----------------------------------------------------------------------------------------------- MNIST
 
+
 def test_mnist_sample(sample):
     data = load("PI_MNIST", sample, sample=True)
-    images = np.frombuffer(gzip.decompress((sample / f"mnist/{TRAIN_X}.gz").read_bytes())[16:], np.uint8)
+    images = np.frombuffer(
+        gzip.decompress((sample / f"mnist/{TRAIN_X}.gz").read_bytes())[16:], np.uint8
+    )
     labels = gzip.decompress((sample / f"mnist/{TRAIN_Y}.gz").read_bytes())[8:]
     assert [len(part) for part in (data.train, data.valid, data.test)] == [2000, 500, 500]
     x = np.concatenate([data.train.x, data.valid.x])
@@ -125,7 +133,9 @@ def test_mnist_sample(sample):
     assert np.concatenate([data.train.y, data.valid.y]).argmax(1).tolist() == list(labels)
     assert 0 == x.min() < x.max() == 1
     assert set(data.identity) == {TRAIN_X, TRAIN_Y, TEST_X, TEST_Y}
-    assert data.identity[TRAIN_Y] == md5(gzip.decompress((sample / f"mnist/{TRAIN_Y}.gz").read_bytes()))
+    assert data.identity[TRAIN_Y] == md5(
+        gzip.decompress((sample / f"mnist/{TRAIN_Y}.gz").read_bytes())
+    )
 
 
 def test_mnist_plain_or_compressed_again_is_the_same_data(sample, copy):
@@ -138,7 +148,9 @@ def test_mnist_plain_or_compressed_again_is_the_same_data(sample, copy):
     (folder / f"{TEST_X}.gz").write_bytes(again)
     found = load_mnist(copy, sample=True)
     assert found.identity == expected.identity
-    assert np.array_equal(found.train.x, expected.train.x) and np.array_equal(found.test.x, expected.test.x)
+    assert np.array_equal(found.train.x, expected.train.x) and np.array_equal(
+        found.test.x, expected.test.x
+    )
 
 
 def test_mnist_takes_whichever_of_gz_and_plain_is_right(copy):
@@ -152,15 +164,23 @@ def test_mnist_takes_whichever_of_gz_and_plain_is_right(copy):
 
 
 def flip(data, at):
-    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-@pytest.mark.parametrize("damage", [
-    lambda data: data[:len(data) // 2], lambda data: data[:5], lambda data: b"",
-    lambda data: flip(data, 1000), lambda data: flip(data, len(data) - 6),
-    lambda data: gz_bytes(flip(gzip.decompress(data), 999)),
-    lambda data: gz_bytes(gzip.decompress(data)[:-1]), lambda data: data + b"more"],
-    ids=["half", "5 bytes", "empty", "bit", "checksum", "pixel", "short inside", "longer"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:5],
+        lambda data: b"",
+        lambda data: flip(data, 1000),
+        lambda data: flip(data, len(data) - 6),
+        lambda data: gz_bytes(flip(gzip.decompress(data), 999)),
+        lambda data: gz_bytes(gzip.decompress(data)[:-1]),
+        lambda data: data + b"more",
+    ],
+    ids=["half", "5 bytes", "empty", "bit", "checksum", "pixel", "short inside", "longer"],
+)
 @pytest.mark.parametrize("name", [TRAIN_X, TEST_X])
 def test_mnist_damaged_file_is_named(copy, name, damage):
     path = copy / "mnist" / f"{name}.gz"
@@ -189,17 +209,21 @@ def test_mnist_unreadable_file_is_named(copy):
 IMAGES, LABELS = np.zeros((500, 28, 28), np.uint8), np.zeros(500, np.uint8)
 
 
-@pytest.mark.parametrize("name, content, parts", [
-    (TEST_Y, idx_bytes(LABELS[:499]), ("500 images", "499 labels")),
-    (TEST_Y, idx_bytes(LABELS + 10), (TEST_Y, "label 10")),
-    (TEST_Y, idx_bytes(LABELS)[:-1], (TEST_Y, "499 bytes")),
-    (TEST_Y, idx_bytes(IMAGES), (TEST_Y, "2049")),
-    (TEST_X, idx_bytes(LABELS), (TEST_X, "2051")),
-    (TEST_X, idx_bytes(IMAGES.reshape(-1, 14, 56)), (TEST_X, "(14, 56)")),
-    (TEST_X, struct.pack(">4i", 2051, -1, 28, 28), (TEST_X, "-1 items")),
-    (TEST_X, idx_bytes(IMAGES) + b"x", (TEST_X, "392001 bytes")),
-    (TEST_X, b"\0\0\x08\x03\0", (TEST_X, "2051")),
-    (TEST_X, b"", (TEST_X, "2051"))])
+@pytest.mark.parametrize(
+    "name, content, parts",
+    [
+        (TEST_Y, idx_bytes(LABELS[:499]), ("500 images", "499 labels")),
+        (TEST_Y, idx_bytes(LABELS + 10), (TEST_Y, "label 10")),
+        (TEST_Y, idx_bytes(LABELS)[:-1], (TEST_Y, "499 bytes")),
+        (TEST_Y, idx_bytes(IMAGES), (TEST_Y, "2049")),
+        (TEST_X, idx_bytes(LABELS), (TEST_X, "2051")),
+        (TEST_X, idx_bytes(IMAGES.reshape(-1, 14, 56)), (TEST_X, "(14, 56)")),
+        (TEST_X, struct.pack(">4i", 2051, -1, 28, 28), (TEST_X, "-1 items")),
+        (TEST_X, idx_bytes(IMAGES) + b"x", (TEST_X, "392001 bytes")),
+        (TEST_X, b"\0\0\x08\x03\0", (TEST_X, "2051")),
+        (TEST_X, b"", (TEST_X, "2051")),
+    ],
+)
 def test_mnist_wrong_content_is_named_even_with_its_sum_announced(copy, name, content, parts):
     (copy / "mnist" / f"{name}.gz").unlink()
     put(copy / "mnist", name, content)
@@ -207,15 +231,21 @@ def test_mnist_wrong_content_is_named_even_with_its_sum_announced(copy, name, co
         load_mnist(copy, sample=True)
 
 
-@pytest.mark.parametrize("change, parts", [
-    (lambda m: m["split"].update(train=1999), (TRAIN_X, "2500 images", "2499")),
-    (lambda m: m["split"].update(test=0), ("manifest.json is damaged",)),
-    (lambda m: m["split"].pop("valid"), ("manifest.json is damaged",)),
-    (lambda m: m["split"].update(valid="500"), ("manifest.json is damaged",)),
-    (lambda m: m.update(sample=False), ("manifest.json is damaged",)),
-    (lambda m: m.update(files=[]), ("manifest.json is damaged",)),
-    (lambda m: [m["files"].pop(name) for name in (TEST_X, f"{TEST_X}.gz")],
-     (f"{TEST_X}.gz", "not the sample file"))])
+@pytest.mark.parametrize(
+    "change, parts",
+    [
+        (lambda m: m["split"].update(train=1999), (TRAIN_X, "2500 images", "2499")),
+        (lambda m: m["split"].update(test=0), ("manifest.json is damaged",)),
+        (lambda m: m["split"].pop("valid"), ("manifest.json is damaged",)),
+        (lambda m: m["split"].update(valid="500"), ("manifest.json is damaged",)),
+        (lambda m: m.update(sample=False), ("manifest.json is damaged",)),
+        (lambda m: m.update(files=[]), ("manifest.json is damaged",)),
+        (
+            lambda m: [m["files"].pop(name) for name in (TEST_X, f"{TEST_X}.gz")],
+            (f"{TEST_X}.gz", "not the sample file"),
+        ),
+    ],
+)
 def test_mnist_manifest_mismatch(copy, change, parts):
     path = copy / "mnist" / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -233,7 +263,9 @@ def test_manifest_that_is_none(copy, text):
 
 
 def test_sample_file_missing(copy, monkeypatch):
-    monkeypatch.setattr(datasets, "_fetch_mnist", lambda *_: pytest.fail("a sample file is never downloaded"))
+    monkeypatch.setattr(
+        datasets, "_fetch_mnist", lambda *_: pytest.fail("a sample file is never downloaded")
+    )
     (copy / "mnist" / f"{TEST_X}.gz").unlink()
     with refused(TEST_X, "missing from the generated sample"):
         load_mnist(copy, sample=True)
@@ -264,6 +296,7 @@ def test_unknown_task(task, tmp_path):
 
 # -------------------------------------------------------------------------------------------- download
 
+
 @contextlib.contextmanager
 def mirror(files):
     """An HTTP server on this machine: (address, list of the paths asked for with GET)."""
@@ -286,7 +319,9 @@ def mirror(files):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": .01}, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         yield f"http://127.0.0.1:{server.server_address[1]}/", asked
         server.shutdown()
 
@@ -313,7 +348,9 @@ def official(sample, monkeypatch):
 def test_offline_is_one_line_within_seconds(closed, monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(datasets, "MNIST_MIRRORS", (closed, closed))
     start = time.monotonic()
-    with refused(*(f"{name}.gz" for name in datasets.MNIST_NAMES), str(tmp_path / "mnist"), "--sample"):
+    with refused(
+        *(f"{name}.gz" for name in datasets.MNIST_NAMES), str(tmp_path / "mnist"), "--sample"
+    ):
         load_mnist(tmp_path)
     assert time.monotonic() - start < 4
     assert capfd.readouterr() == ("", "")
@@ -325,7 +362,9 @@ def test_mirror_that_never_answers(closed, monkeypatch, tmp_path):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        monkeypatch.setattr(datasets, "MNIST_MIRRORS", (f"http://127.0.0.1:{silent.getsockname()[1]}/",) * 2)
+        monkeypatch.setattr(
+            datasets, "MNIST_MIRRORS", (f"http://127.0.0.1:{silent.getsockname()[1]}/",) * 2
+        )
         start = time.monotonic()
         with refused("no mirror answered", "--sample"):
             load_mnist(tmp_path)
@@ -349,7 +388,9 @@ def test_no_download_unless_allowed(monkeypatch, tmp_path):
         load_mnist(tmp_path, download=False)
 
 
-def test_download_goes_from_a_wrong_file_to_the_next_mirror(closed, official, monkeypatch, tmp_path, capfd):
+def test_download_goes_from_a_wrong_file_to_the_next_mirror(
+    closed, official, monkeypatch, tmp_path, capfd
+):
     wrong = dict(official, **{f"{TRAIN_X}.gz": b"not this"})
     del wrong[f"{TEST_Y}.gz"]
     with mirror(wrong) as (first, asked_first), mirror(official) as (second, asked_second):
@@ -408,23 +449,37 @@ CIFAR = Path("cifar10", "cifar-10-batches-py")
 
 
 def batch(n=200, labels=None, width=3072):
-    return {b"batch_label": b"testing batch 1 of 1", b"filenames": [b"a"] * n,
-            b"labels": [k % 10 for k in range(n)] if labels is None else labels,
-            b"data": np.resize(np.arange(256).astype(np.uint8), (n, width))}
+    return {
+        b"batch_label": b"testing batch 1 of 1",
+        b"filenames": [b"a"] * n,
+        b"labels": [k % 10 for k in range(n)] if labels is None else labels,
+        b"data": np.resize(np.arange(256).astype(np.uint8), (n, width)),
+    }
 
 
 def test_cifar10_sample(sample):
     x, labels, test_x, test_labels, identity = read_cifar10_pickles(sample, sample=True)
-    assert x.shape == (1000, 3072) and test_x.shape == (200, 3072) and x.dtype == test_x.dtype == np.uint8
+    assert (
+        x.shape == (1000, 3072)
+        and test_x.shape == (200, 3072)
+        and x.dtype == test_x.dtype == np.uint8
+    )
     assert labels.shape == (1000,) and labels.dtype == test_labels.dtype == np.int64
     assert set(labels) == set(test_labels) == set(range(10))
-    assert identity == {name: md5((sample / CIFAR / name).read_bytes()) for name in datasets.CIFAR10_MD5}
-    for k, found in ((1, x[:200]), (5, x[800:])):  # files in order; and what any pickle reader finds in them
+    assert identity == {
+        name: md5((sample / CIFAR / name).read_bytes()) for name in datasets.CIFAR10_MD5
+    }
+    for k, found in (
+        (1, x[:200]),
+        (5, x[800:]),
+    ):  # files in order; and what any pickle reader finds in them
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy.core has moved since
-            whole = pickle.loads((sample / CIFAR / f"data_batch_{k}").read_bytes(), encoding="bytes")
+            whole = pickle.loads(
+                (sample / CIFAR / f"data_batch_{k}").read_bytes(), encoding="bytes"
+            )
         assert np.array_equal(whole[b"data"], found)
-        assert whole[b"labels"] == labels[200 * (k - 1):200 * k].tolist()
+        assert whole[b"labels"] == labels[200 * (k - 1) : 200 * k].tolist()
 
 
 def test_cifar10_reader_takes_a_batch_written_by_this_numpy(copy):
@@ -443,9 +498,17 @@ class Hostile:
         return self.call
 
 
-@pytest.mark.parametrize("call", [
-    (os.mkdir, "HERE"), (eval, "__import__('os').mkdir('HERE')"), (np.save, "HERE", 1), (np.memmap, "HERE"),
-    (exec, "open('HERE', 'w')"), (getattr, np.ndarray, "dump")])
+@pytest.mark.parametrize(
+    "call",
+    [
+        (os.mkdir, "HERE"),
+        (eval, "__import__('os').mkdir('HERE')"),
+        (np.save, "HERE", 1),
+        (np.memmap, "HERE"),
+        (exec, "open('HERE', 'w')"),
+        (getattr, np.ndarray, "dump"),
+    ],
+)
 def test_hostile_pickle_is_refused_unrun(copy, tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     for value in (Hostile(*call), dict(batch(), more=Hostile(*call))):
@@ -455,17 +518,43 @@ def test_hostile_pickle_is_refused_unrun(copy, tmp_path, monkeypatch, call):
     assert not list(tmp_path.glob("HERE*"))
 
 
-@pytest.mark.parametrize("content", [
-    pickle_bytes(batch())[:-1], pickle_bytes(batch())[:1000], b"", b"junk", pickle.dumps(None),
-    pickle_bytes([]),
-    pickle_bytes({b"data": b"x", b"labels": [1]}), pickle_bytes(batch(width=3071)),
-    pickle_bytes(batch(labels=[0] * 199)), pickle_bytes(batch(labels=[10] * 200)),
-    pickle_bytes(batch(labels=[-1] * 200)), pickle_bytes(batch(labels=[b"1"] * 200)),
-    pickle_bytes(batch()).replace(b"u1", b"O8"),
-    pickle.dumps({**batch(), b"data": np.asfortranarray(batch()[b"data"])}, protocol=4),
-    pickle_bytes(batch(400, [0] * 400)).replace(b"J\x90\1", b"J\x91\1")],
-    ids=["no end", "1000 bytes", "empty", "junk", "None", "list", "no array", "width", "199 labels",
-         "label 10", "label -1", "text label", "objects", "Fortran order", "shape"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle_bytes(batch())[:-1],
+        pickle_bytes(batch())[:1000],
+        b"",
+        b"junk",
+        pickle.dumps(None),
+        pickle_bytes([]),
+        pickle_bytes({b"data": b"x", b"labels": [1]}),
+        pickle_bytes(batch(width=3071)),
+        pickle_bytes(batch(labels=[0] * 199)),
+        pickle_bytes(batch(labels=[10] * 200)),
+        pickle_bytes(batch(labels=[-1] * 200)),
+        pickle_bytes(batch(labels=[b"1"] * 200)),
+        pickle_bytes(batch()).replace(b"u1", b"O8"),
+        pickle.dumps({**batch(), b"data": np.asfortranarray(batch()[b"data"])}, protocol=4),
+        pickle_bytes(batch(400, [0] * 400)).replace(b"J\x90\1", b"J\x91\1"),
+    ],
+    ids=[
+        "no end",
+        "1000 bytes",
+        "empty",
+        "junk",
+        "None",
+        "list",
+        "no array",
+        "width",
+        "199 labels",
+        "label 10",
+        "label -1",
+        "text label",
+        "objects",
+        "Fortran order",
+        "shape",
+    ],
+)
 def test_cifar10_wrong_content_is_named_even_with_its_sum_announced(copy, content):
     put(copy / CIFAR, "test_batch", content)
     with refused("test_batch"):
@@ -518,12 +607,26 @@ def test_svhn_order_is_channel_row_column(tmp_path, dtype):
         assert x[image, 1024 * channel + 32 * row + column] == X[row, column, channel, image]
 
 
-@pytest.mark.parametrize("variables", [
-    {"X": X}, {"y": Y}, {"X": X, "y": Y[:-1]}, {"X": X, "y": Y - 1}, {"X": X, "y": Y + 1},
-    {"X": X, "y": Y + .5}, {"X": X, "y": Y * np.nan}, {"X": X, "y": Y + 0j},
-    {"X": X, "y": scipy.sparse.eye(20, 1)},
-    {"X": X.astype(float), "y": Y}, {"X": X[:31], "y": Y}, {"X": X[:, :, :2], "y": Y},
-    {"X": X[..., 0], "y": Y}, {"X": {"a": 1}, "y": Y}, {"X": "X", "y": "y"}])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"X": X},
+        {"y": Y},
+        {"X": X, "y": Y[:-1]},
+        {"X": X, "y": Y - 1},
+        {"X": X, "y": Y + 1},
+        {"X": X, "y": Y + 0.5},
+        {"X": X, "y": Y * np.nan},
+        {"X": X, "y": Y + 0j},
+        {"X": X, "y": scipy.sparse.eye(20, 1)},
+        {"X": X.astype(float), "y": Y},
+        {"X": X[:31], "y": Y},
+        {"X": X[:, :, :2], "y": Y},
+        {"X": X[..., 0], "y": Y},
+        {"X": {"a": 1}, "y": Y},
+        {"X": "X", "y": "y"},
+    ],
+)
 def test_svhn_wrong_content_is_named(tmp_path, variables):
     with refused("wrong.mat", "replace it"):
         read_svhn_mat(mat(tmp_path / "wrong.mat", **variables))
@@ -553,6 +656,7 @@ def test_svhn_missing_or_no_mat_file(tmp_path):
 
 # ------------------------------------------------------------------------------------------- real data
 
+
 def real(part):
     """The data folder with the real file `part`: PYLEARN2_DATA_PATH, or shared/data beside the repository."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -567,9 +671,12 @@ def test_real_mnist():
     data = load("MNIST", real(f"mnist/{TRAIN_X}.gz"))
     assert [len(part) for part in (data.train, data.valid, data.test)] == [50_000, 10_000, 10_000]
     assert [part.y[:5].argmax(1).tolist() for part in (data.train, data.valid, data.test)] == [
-        [5, 0, 4, 1, 9], [3, 8, 6, 9, 6], [7, 2, 1, 0, 4]]  # known from every publication of MNIST
+        [5, 0, 4, 1, 9],
+        [3, 8, 6, 9, 6],
+        [7, 2, 1, 0, 4],
+    ]  # known from every publication of MNIST
     x = np.concatenate([data.train.x, data.valid.x])
-    assert x.mean(dtype=np.float64) == pytest.approx(.1306604, abs=1e-7)
+    assert x.mean(dtype=np.float64) == pytest.approx(0.1306604, abs=1e-7)
     assert data.identity == {name: datasets.MNIST_MD5[name] for name in datasets.MNIST_NAMES}
 
 
@@ -587,9 +694,13 @@ def test_real_mnist_damaged_or_as_sample(tmp_path):
 
 
 def test_real_cifar10():
-    x, labels, test_x, test_labels, identity = read_cifar10_pickles(real(str(CIFAR / "data_batch_1")))
+    x, labels, test_x, test_labels, identity = read_cifar10_pickles(
+        real(str(CIFAR / "data_batch_1"))
+    )
     assert x.shape == (50_000, 3072) and test_x.shape == (10_000, 3072)
     assert labels[:5].tolist() == [6, 9, 9, 4, 1] and test_labels[:5].tolist() == [3, 8, 8, 0, 6]
     assert np.bincount(labels).tolist() == [5000] * 10
-    assert x.reshape(-1, 3, 1024).mean((0, 2)) == pytest.approx([125.307, 122.950, 113.865], abs=1e-3)
+    assert x.reshape(-1, 3, 1024).mean((0, 2)) == pytest.approx(
+        [125.307, 122.950, 113.865], abs=1e-3
+    )
     assert identity == datasets.CIFAR10_MD5

@@ -32,7 +32,14 @@ class Server:
     """
 
     def __init__(self, files):
-        self.files, self.drop, self.ranges, self.statuses, self.asked, self.sent = files, [], "yes", [], [], 0
+        self.files, self.drop, self.ranges, self.statuses, self.asked, self.sent = (
+            files,
+            [],
+            "yes",
+            [],
+            [],
+            0,
+        )
         self.headers, self.length = {}, True
 
     def answer(self, request, body):
@@ -48,8 +55,11 @@ class Server:
         elif wanted and self.ranges != "ignored":
             start = int(re.fullmatch(r"bytes=(\d+)-", wanted).group(1)) + (self.ranges == "wrong")
             status = 206 if start < len(content) else 416
-            headers["Content-Range"] = (f"bytes {start}-{len(content) - 1}/{len(content)}" if status == 206 else
-                                        f"bytes */{len(content)}")
+            headers["Content-Range"] = (
+                f"bytes {start}-{len(content) - 1}/{len(content)}"
+                if status == 206
+                else f"bytes */{len(content)}"
+            )
             content = content[start:] if status == 206 else b""
         request.send_response(status)
         for item in headers.items():
@@ -58,7 +68,7 @@ class Server:
             request.send_header("Content-Length", str(len(content)))
         request.end_headers()
         if body:
-            content = content[:self.drop.pop(0)] if self.drop and status in (200, 206) else content
+            content = content[: self.drop.pop(0)] if self.drop and status in (200, 206) else content
             self.sent += len(content)
             request.wfile.write(content)
 
@@ -69,6 +79,7 @@ def serve(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(downloads, "RETRY_SECONDS", 0)
     with contextlib.ExitStack() as stack:
+
         def start(files):
             state = Server(files)
 
@@ -83,7 +94,9 @@ def serve(monkeypatch):
                     pass
 
             server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": .01}, daemon=True).start()
+            threading.Thread(
+                target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+            ).start()
             stack.callback(server.shutdown)
             return f"http://127.0.0.1:{server.server_address[1]}/", state
 
@@ -166,7 +179,11 @@ def test_whole_part_needs_no_bytes(one):
     part.parent.mkdir()
     part.write_bytes(CONTENT)
     download(url, path, md5(CONTENT))
-    assert path.read_bytes() == CONTENT and state.sent == 0 and state.asked == [("big", "bytes=1024000-")]
+    assert (
+        path.read_bytes() == CONTENT
+        and state.sent == 0
+        and state.asked == [("big", "bytes=1024000-")]
+    )
 
 
 def test_part_that_is_longer_than_the_file(one):
@@ -174,7 +191,10 @@ def test_part_that_is_longer_than_the_file(one):
     part.parent.mkdir()
     part.write_bytes(CONTENT + b"more")
     download(url, path, md5(CONTENT))
-    assert path.read_bytes() == CONTENT and [wanted for _, wanted in state.asked] == ["bytes=1024004-", None]
+    assert path.read_bytes() == CONTENT and [wanted for _, wanted in state.asked] == [
+        "bytes=1024004-",
+        None,
+    ]
 
 
 def test_part_of_another_file_is_deleted(one):
@@ -248,7 +268,7 @@ def test_reachable(serve):
         silent.listen()
         mute = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         start = time.monotonic()
-        assert reachable((mute, url, "http://127.0.0.1:1/"), "no such file", .5) == [url]
+        assert reachable((mute, url, "http://127.0.0.1:1/"), "no such file", 0.5) == [url]
         assert time.monotonic() - start < 3
 
 
@@ -258,6 +278,7 @@ def test_file_md5(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------- the archive
+
 
 def tar_gz(members):
     """members: (name, bytes or a link's target)."""
@@ -276,11 +297,25 @@ def tar_gz(members):
 
 def test_unpack_takes_what_it_was_asked_for_and_nothing_else(tmp_path):
     archive, folder = tmp_path / "a.tar.gz", tmp_path / "in" / "here"
-    archive.write_bytes(tar_gz([("../out", b"evil"), ("/tmp/out", b"evil"), ("x/a", "/etc/passwd"), ("x/a", b"1"),
-                                ("x/b", b"2"), ("x/c", b"3"), ("x/../x/b", b"evil")]))
+    archive.write_bytes(
+        tar_gz(
+            [
+                ("../out", b"evil"),
+                ("/tmp/out", b"evil"),
+                ("x/a", "/etc/passwd"),
+                ("x/a", b"1"),
+                ("x/b", b"2"),
+                ("x/c", b"3"),
+                ("x/../x/b", b"evil"),
+            ]
+        )
+    )
     unpack(archive, {"x/a": "a", "x/b": "b"}, folder)
-    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path != archive} == {
-        "a": b"1", "b": b"2"}
+    assert {
+        path.name: path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file() and path != archive
+    } == {"a": b"1", "b": b"2"}
     with pytest.raises(DownloadError, match="lacks x/d"):
         unpack(archive, {"x/d": "d"}, folder)
     for content in (archive.read_bytes()[:-40], b"", b"junk" * 99, b"\x1f\x8b" + b"junk" * 99):
@@ -301,14 +336,26 @@ def cifar10(sample, monkeypatch, serve):
     """The sample as if it were the official data on a server: (Server, pickles: name -> bytes)."""
     folder = sample / "cifar10" / "cifar-10-batches-py"
     pickles = {name: (folder / name).read_bytes() for name in datasets.CIFAR10_MD5}
-    archive = tar_gz([(f"cifar-10-batches-py/{name}", content) for name, content in
-                      [("batches.meta", b"names"), *pickles.items(), ("readme.html", b"hello")]])
+    archive = tar_gz(
+        [
+            (f"cifar-10-batches-py/{name}", content)
+            for name, content in [
+                ("batches.meta", b"names"),
+                *pickles.items(),
+                ("readme.html", b"hello"),
+            ]
+        ]
+    )
     url, state = serve({"cifar-10-python.tar.gz": archive})
     monkeypatch.setattr(datasets, "CIFAR10_MIRRORS", (url,))
     monkeypatch.setattr(datasets, "CIFAR10_ARCHIVE", {"cifar-10-python.tar.gz": md5(archive)})
-    monkeypatch.setattr(datasets, "CIFAR10_MD5", {name: md5(content) for name, content in pickles.items()})
+    monkeypatch.setattr(
+        datasets, "CIFAR10_MD5", {name: md5(content) for name, content in pickles.items()}
+    )
     monkeypatch.setattr(datasets, "CIFAR10_SPLIT", {"train": 900, "valid": 100, "test": 200})
-    monkeypatch.setattr("preprocessing.whiten_cifar10", lambda folder, x, test_x, identity: (x, test_x))
+    monkeypatch.setattr(
+        "preprocessing.whiten_cifar10", lambda folder, x, test_x, identity: (x, test_x)
+    )
     return state, pickles
 
 
@@ -338,13 +385,17 @@ def test_cifar10_archive_that_is_there_is_unpacked_and_kept(cifar10, tmp_path):
         load_cifar10(tmp_path)
     archive.write_bytes(state.files[archive.name])
     load_cifar10(tmp_path, download=False)
-    assert state.asked == [] and contents(tmp_path) == pickles | {archive.name: archive.read_bytes()}
+    assert state.asked == [] and contents(tmp_path) == pickles | {
+        archive.name: archive.read_bytes()
+    }
 
 
 def test_cifar10_offline(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(datasets, "CIFAR10_MIRRORS", ("http://127.0.0.1:1/",))
     start = time.monotonic()
-    with refused("cifar-10-python.tar.gz", str(tmp_path / "cifar10"), "no mirror answered", "--sample"):
+    with refused(
+        "cifar-10-python.tar.gz", str(tmp_path / "cifar10"), "no mirror answered", "--sample"
+    ):
         load_cifar10(tmp_path)
     assert time.monotonic() - start < 4 and capfd.readouterr() == ("", "")
     monkeypatch.setattr(datasets, "_reachable", lambda *_: pytest.fail("the network was asked"))
@@ -371,14 +422,19 @@ def test_cifar10_where_nothing_can_be_written(cifar10, tmp_path):
 
 # -------------------------------------------------------------------------------------------------- SVHN
 
+
 def test_svhn_gets_what_is_missing(sample, serve, monkeypatch, tmp_path):
     mats = {path.name: path.read_bytes() for path in (sample / "SVHN" / "format2").glob("*.mat")}
     url, state = serve(mats)
     monkeypatch.setattr(datasets, "SVHN_MIRRORS", (url,))
-    monkeypatch.setattr(datasets, "SVHN_MD5", {name: md5(content) for name, content in mats.items()})
+    monkeypatch.setattr(
+        datasets, "SVHN_MD5", {name: md5(content) for name, content in mats.items()}
+    )
     source = svhn_sources(tmp_path)
     fetch_svhn(source, ["train", "extra"])
-    assert contents(tmp_path) == {name: mats[name] for name in ("train_32x32.mat", "extra_32x32.mat")}
+    assert contents(tmp_path) == {
+        name: mats[name] for name in ("train_32x32.mat", "extra_32x32.mat")
+    }
     state.drop = [50_000]
     fetch_svhn(source, ["train", "test"])
     assert contents(tmp_path) == mats and len(state.asked) == 4
@@ -391,7 +447,9 @@ def test_svhn_gets_what_is_missing(sample, serve, monkeypatch, tmp_path):
 def test_svhn_offline(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "SVHN_MIRRORS", ("http://127.0.0.1:1/",))
     start = time.monotonic()
-    with refused("extra_32x32.mat", str(tmp_path / "SVHN" / "format2"), "no mirror answered", "--sample"):
+    with refused(
+        "extra_32x32.mat", str(tmp_path / "SVHN" / "format2"), "no mirror answered", "--sample"
+    ):
         fetch_svhn(svhn_sources(tmp_path), ["train", "extra"])
     assert time.monotonic() - start < 4
 
@@ -410,6 +468,7 @@ def test_sample_is_never_downloaded(sample, monkeypatch, tmp_path):
 
 def test_official_addresses():
     assert datasets.CIFAR10_MIRRORS[0] + next(iter(datasets.CIFAR10_ARCHIVE)) == (
-        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz")
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+    )
     assert datasets.SVHN_MIRRORS == ("http://ufldl.stanford.edu/housenumbers/",)
     assert set(datasets.SVHN_MD5) == {f"{name}_32x32.mat" for name in ("train", "test", "extra")}

@@ -34,15 +34,30 @@ DFXP = ["PI_MNIST", "DFXP", "5", "9", "11", "10", "0.0001", "2"]
 
 # ---------------------------------------------------------------------------------------------- stopped at any segment
 
-@pytest.mark.parametrize(("number_format", "streams", "chunks"), [
-    ("DFXP", "device", False), ("DFXP", "published", False), ("DFXP", "published", True), ("FLP", "device", True)])
+
+@pytest.mark.parametrize(
+    ("number_format", "streams", "chunks"),
+    [
+        ("DFXP", "device", False),
+        ("DFXP", "published", False),
+        ("DFXP", "published", True),
+        ("FLP", "device", True),
+    ],
+)
 def test_a_run_goes_on_from_every_segment(number_format, streams, chunks):
     """Range initialisation, training, evaluation: a snapshot at each, each continued in a trainer that knows nothing."""
+
     def new():
-        return svhn(number_format, streams=streams, epochs=2) if chunks else make(number_format, streams=streams, epochs=2)
+        return (
+            svhn(number_format, streams=streams, epochs=2)
+            if chunks
+            else make(number_format, streams=streams, epochs=2)
+        )
 
     whole, snapshots, records = new(), [], []
-    whole.progress = lambda batches: snapshots.append((whole.position(), len(records), whole.snapshot()))
+    whole.progress = lambda batches: snapshots.append(
+        (whole.position(), len(records), whole.snapshot())
+    )
     for record in whole.run():
         records.append(without_times(record))
     end, _ = whole.snapshot()
@@ -112,19 +127,32 @@ def test_a_run_stopped_again_and_again_keeps_all_it_did(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_range_initialisation(number, sample, tmp_path, program):
     line = [*DFXP[:-1], "3", "--data", sample, "--sample", "--stop-after", "1", "--out"]
-    stop_soon = "import os, sys, compilation, main\n" \
-                "call = compilation.TrainingProgram.__call__\n" \
-                "def train(self, *arguments):\n" \
-                f"    os.kill(os.getpid(), {int(number)})\n" \
-                "    return call(self, *arguments)\n" \
-                "compilation.TrainingProgram.__call__ = train\n" \
-                "sys.exit(main.main(sys.argv[1:]))"
-    for expected in (r"resumes after epoch 1 of the range initialisation\n", r"resumes after epoch 2 .*\n"):
-        stopped = subprocess.run([sys.executable, "-c", stop_soon, *map(str, line), tmp_path / "stopped"], cwd=ROOT,
-                                 capture_output=True, text=True, timeout=120)
+    stop_soon = (
+        "import os, sys, compilation, main\n"
+        "call = compilation.TrainingProgram.__call__\n"
+        "def train(self, *arguments):\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        "    return call(self, *arguments)\n"
+        "compilation.TrainingProgram.__call__ = train\n"
+        "sys.exit(main.main(sys.argv[1:]))"
+    )
+    for expected in (
+        r"resumes after epoch 1 of the range initialisation\n",
+        r"resumes after epoch 2 .*\n",
+    ):
+        stopped = subprocess.run(
+            [sys.executable, "-c", stop_soon, *map(str, line), tmp_path / "stopped"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert stopped.returncode == 128 + number
-        assert re.fullmatch(r"main.py: interrupted; the same command " + expected.replace("after epoch", "after .*"),
-                            stopped.stderr), stopped.stderr
+        assert re.fullmatch(
+            r"main.py: interrupted; the same command "
+            + expected.replace("after epoch", "after .*"),
+            stopped.stderr,
+        ), stopped.stderr
     for name in ("stopped", "whole"):
         assert program(*line, name, cwd=tmp_path).returncode == 0
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
@@ -139,14 +167,20 @@ def test_a_signal_while_the_data_are_read_ends_the_program(tmp_path, monkeypatch
     monkeypatch.setattr(main, "load", load)
     monkeypatch.chdir(tmp_path)
     assert main.main(["PI_MNIST", "FLP"]) == 143
-    assert capsys.readouterr().err == "main.py: interrupted; nothing was kept yet, the same command starts again\n"
+    assert (
+        capsys.readouterr().err
+        == "main.py: interrupted; nothing was kept yet, the same command starts again\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def killed(line, folder, seconds, code):
     """Start, and kill -9 that many seconds after the folder has a checkpoint, or after the start; whether it was killed."""
-    process = subprocess.Popen([sys.executable, "-c", code, *map(str, line), "--out", folder], cwd=ROOT,
-                               stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, line), "--out", folder],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    )
     try:
         process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -171,12 +205,18 @@ def test_kills_at_random_moments(streams, sample, tmp_path, program):
             shutil.rmtree(tmp_path / "killed")
     assert program(*line, "--out", "killed", cwd=tmp_path).returncode == 0
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    epochs = [json.loads(text)["epoch"] for text in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    epochs = [
+        json.loads(text)["epoch"]
+        for text in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert epochs == list(range(151))
-    print(f"\n{streams}: {kills} kills, every resume bit-identical; the whole run takes {whole:.0f} s")
+    print(
+        f"\n{streams}: {kills} kills, every resume bit-identical; the whole run takes {whole:.0f} s"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- damaged files
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -205,7 +245,11 @@ def regions(path):
 
 @pytest.mark.parametrize("region", ["local header", "array header", "array", "directory", "end"])
 def test_a_flipped_byte_of_a_checkpoint_is_found_or_does_not_matter(region, finished, tmp_path):
-    whole, copy, rng = load_npz(finished / "checkpoint.npz"), tmp_path / "copy.npz", random.Random(1)
+    whole, copy, rng = (
+        load_npz(finished / "checkpoint.npz"),
+        tmp_path / "copy.npz",
+        random.Random(1),
+    )
     content, found = (finished / "checkpoint.npz").read_bytes(), 0
     offsets = regions(finished / "checkpoint.npz")[region]
     for offset in rng.sample(list(offsets), min(len(offsets), 150)):
@@ -218,7 +262,9 @@ def test_a_flipped_byte_of_a_checkpoint_is_found_or_does_not_matter(region, fini
             assert "copy.npz cannot be read" in str(error)
             found += 1
         else:
-            for name in set(arrays) & set(whole):  # a name that was changed is missed by Trainer.restore
+            for name in set(arrays) & set(
+                whole
+            ):  # a name that was changed is missed by Trainer.restore
                 np.testing.assert_array_equal(arrays[name], whole[name])
             assert set(arrays) == set(whole) or region == "directory"
     assert found > 0
@@ -231,10 +277,10 @@ def damage(path, kind, rng):
         for _ in range(rng.choice([1, 1, 1, 8, 200])):
             content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     elif kind == "cut":
-        del content[rng.randrange(len(content) or 1):]
+        del content[rng.randrange(len(content) or 1) :]
     elif kind == "zeros" and content:
         start = rng.randrange(len(content))
-        content[start:start + 4096] = bytes(len(content[start:start + 4096]))
+        content[start : start + 4096] = bytes(len(content[start : start + 4096]))
     elif kind == "insert":
         at = rng.randrange(len(content) + 1)
         content[at:at] = rng.randbytes(rng.choice([1, 7, 4096]))
@@ -251,12 +297,22 @@ KINDS = ("flip", "flip", "cut", "zeros", "insert", "noise", "swap")
 
 def test_fuzzed_run_folders(finished, tmp_path):
     """180 of them: the run ends as it did, or one line says why not; nothing looks finished that is not."""
-    rng, folder, outcomes = random.Random(2), tmp_path / "run", {"same": 0, "refused": 0, "noted": 0}
+    rng, folder, outcomes = (
+        random.Random(2),
+        tmp_path / "run",
+        {"same": 0, "refused": 0, "noted": 0},
+    )
     for _ in range(180):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(finished, folder)
         (folder / "final.npz").unlink()
-        names = ["checkpoint.npz", "checkpoint.previous.npz", "config.json", "metrics.jsonl", "best.npz"]
+        names = [
+            "checkpoint.npz",
+            "checkpoint.previous.npz",
+            "config.json",
+            "metrics.jsonl",
+            "best.npz",
+        ]
         hit = rng.sample(names, rng.choice([1, 1, 2]))
         for name in hit:
             damage(folder / name, rng.choice(KINDS), rng)
@@ -283,7 +339,9 @@ def test_the_older_checkpoint_is_used_and_the_loss_reported(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     (folder / "checkpoint.npz").write_bytes(b"spoiled")
-    (folder / "metrics.jsonl").write_text((folder / "metrics.jsonl").read_text()[:-40])  # cut in a line
+    (folder / "metrics.jsonl").write_text(
+        (folder / "metrics.jsonl").read_text()[:-40]
+    )  # cut in a line
     watcher = StopAfter(10**9)
     run, trainer = small_run(folder)
     list(run.follow(trainer, 3, watcher))
@@ -292,7 +350,10 @@ def test_the_older_checkpoint_is_used_and_the_loss_reported(finished, tmp_path):
     assert_same_run(finished, folder)
     for name in ("checkpoint.npz", "checkpoint.previous.npz"):
         (folder / name).write_bytes(b"spoiled")
-    with pytest.raises(RunError, match=r"checkpoint.npz is damaged .* and .*checkpoint.previous.npz is damaged .*; remove"):
+    with pytest.raises(
+        RunError,
+        match=r"checkpoint.npz is damaged .* and .*checkpoint.previous.npz is damaged .*; remove",
+    ):
         list(run.follow(beginner(), 3))
     assert (folder / "checkpoint.npz").read_bytes() == b"spoiled"  # nothing is thrown away
 
@@ -311,13 +372,25 @@ def test_a_checkpoint_of_another_run_or_of_other_data_is_refused(tmp_path):
             list(run.follow(trainer, 1))
 
 
-@pytest.mark.parametrize("change", [
-    lambda a, f: a.pop("layer0/W"), lambda a, f: a.update({"layer0/W": a["layer0/W"][:1]}),
-    lambda a, f: a.update({"layer0/W": a["layer0/W"].astype("f8")}), lambda a, f: a.update({"order": a["order"] * 0}),
-    lambda a, f: a.update({"rng": np.full(625, 700, "u4")}), lambda a, f: f.update(epoch="2"),
-    lambda a, f: f.update(epoch=99), lambda a, f: f.update(batches=10**6), lambda a, f: f.pop("best"),
-    lambda a, f: f.update(best={"best_epoch": 0}), lambda a, f: f.update(initialised=1), lambda a, f: f.update(batches=-1),
-    lambda a, f: f["best"].update(best_validation_error=float("nan")), lambda a, f: f["best"].update(best_epoch=1.5)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a, f: a.pop("layer0/W"),
+        lambda a, f: a.update({"layer0/W": a["layer0/W"][:1]}),
+        lambda a, f: a.update({"layer0/W": a["layer0/W"].astype("f8")}),
+        lambda a, f: a.update({"order": a["order"] * 0}),
+        lambda a, f: a.update({"rng": np.full(625, 700, "u4")}),
+        lambda a, f: f.update(epoch="2"),
+        lambda a, f: f.update(epoch=99),
+        lambda a, f: f.update(batches=10**6),
+        lambda a, f: f.pop("best"),
+        lambda a, f: f.update(best={"best_epoch": 0}),
+        lambda a, f: f.update(initialised=1),
+        lambda a, f: f.update(batches=-1),
+        lambda a, f: f["best"].update(best_validation_error=float("nan")),
+        lambda a, f: f["best"].update(best_epoch=1.5),
+    ],
+)
 def test_a_snapshot_that_does_not_fit_is_refused(change):
     t = beginner()
     list(t.run(1))
@@ -331,7 +404,9 @@ def test_a_snapshot_that_does_not_fit_is_refused(change):
 def test_an_array_larger_than_its_file_is_not_made_room_for(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.zeros(1000, "f4"))
     content = (tmp_path / "a.npz").read_bytes()
-    (tmp_path / "a.npz").write_bytes(content.replace(b"(1000,)", b"(9999999999999,)")[:len(content)])
+    (tmp_path / "a.npz").write_bytes(
+        content.replace(b"(1000,)", b"(9999999999999,)")[: len(content)]
+    )
     with pytest.raises(RunError):
         load_npz(tmp_path / "a.npz")
     np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(10**7))
@@ -374,18 +449,42 @@ def test_a_run_without_its_checkpoints_says_that_it_starts_over(finished, tmp_pa
     list(small_run(tmp_path / "run")[0].follow(beginner(), 3, watcher))
     assert len(watcher.notes) == 1 and "no checkpoint: the run starts over" in watcher.notes[0]
     assert_same_run(finished, tmp_path / "run")
-    assert (tmp_path / "run" / "metrics.previous.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "run" / "metrics.previous.jsonl").read_bytes() == (
+        finished / "metrics.jsonl"
+    ).read_bytes()
     (tmp_path / "run" / "kept").replace(tmp_path / "run" / "checkpoint.previous.npz")
     (tmp_path / "run" / "checkpoint.npz").unlink()
     watcher = StopAfter(10**9)
     list(small_run(tmp_path / "run")[0].follow(beginner(), 3, watcher))
-    assert len(watcher.notes) == 1 and "checkpoint.npz is missing; going on from the one before" in watcher.notes[0]
+    assert (
+        len(watcher.notes) == 1
+        and "checkpoint.npz is missing; going on from the one before" in watcher.notes[0]
+    )
 
 
-@pytest.mark.parametrize("name", ["checkpoint.npz", "checkpoint.previous.npz", "best.npz", "metrics.jsonl", "config.json",
-                                  ".checkpoint.npz.partial", ".lock"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "checkpoint.npz",
+        "checkpoint.previous.npz",
+        "best.npz",
+        "metrics.jsonl",
+        "config.json",
+        ".checkpoint.npz.partial",
+        ".lock",
+    ],
+)
 def test_a_folder_in_place_of_a_file_is_named(name, sample, tmp_path, capsys):
-    line = ["PI_MNIST", "FLP", "--sample", "--data", str(sample), "--out", str(tmp_path / "run"), "--stop-after"]
+    line = [
+        "PI_MNIST",
+        "FLP",
+        "--sample",
+        "--data",
+        str(sample),
+        "--out",
+        str(tmp_path / "run"),
+        "--stop-after",
+    ]
     assert main.main([*line, "0"]) == 0
     path = tmp_path / "run" / name
     path.unlink(missing_ok=True)
@@ -407,8 +506,11 @@ def test_a_link_out_of_the_folder_is_not_followed(name, tmp_path):
     run.unlock()
 
 
-SETS = {"mnist": ("PI_MNIST", "mnist", 120), "cifar10": ("CIFAR10", "cifar10/cifar-10-batches-py", 120),
-        "svhn": ("SVHN", "SVHN", 80)}
+SETS = {
+    "mnist": ("PI_MNIST", "mnist", 120),
+    "cifar10": ("CIFAR10", "cifar10/cifar-10-batches-py", 120),
+    "svhn": ("SVHN", "SVHN", 80),
+}
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -424,7 +526,11 @@ def test_fuzzed_data_files(name, tmp_path, capfd):
         return dataset.identity, [array for part in parts for array in part.read(0, len(part))]
 
     whole = read()
-    files = sorted(p.relative_to(tmp_path / "data") for p in (tmp_path / "data" / sub).rglob("*") if p.is_file())
+    files = sorted(
+        p.relative_to(tmp_path / "data")
+        for p in (tmp_path / "data" / sub).rglob("*")
+        if p.is_file()
+    )
     for i in range(count):
         path, backup = tmp_path / "data" / files[i % len(files)], tmp_path / "backup"
         shutil.copy(path, backup)
@@ -446,18 +552,41 @@ def test_fuzzed_data_files(name, tmp_path, capfd):
 
 # ---------------------------------------------------------------------------------------------------------------- disk
 
+
 def test_a_limit_on_what_is_written(sample, tmp_path, program):
     """As on a full disk: one line, and what was kept before is as it was."""
     line = [*DFXP, "--data", sample, "--sample", "--out", "run", "--stop-after"]
     assert program(*line, "1", cwd=tmp_path).returncode == 0
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("*.npz")}
-    limited = "import resource, sys, main; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)); " \
-              "sys.exit(main.main(sys.argv[1:]))"
-    full = subprocess.run([sys.executable, "-c", limited, *map(str, line[:-2]), tmp_path / "run", "--stop-after", "3"],
-                          cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert full.returncode == 1 and full.stderr.count("\n") == 1 and os.strerror(errno.EFBIG) in full.stderr
+    limited = (
+        "import resource, sys, main; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)); "
+        "sys.exit(main.main(sys.argv[1:]))"
+    )
+    full = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            limited,
+            *map(str, line[:-2]),
+            tmp_path / "run",
+            "--stop-after",
+            "3",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (
+        full.returncode == 1
+        and full.stderr.count("\n") == 1
+        and os.strerror(errno.EFBIG) in full.stderr
+    )
     assert (tmp_path / "run" / "checkpoint.npz").read_bytes() == before["checkpoint.npz"]
-    assert not list((tmp_path / "run").glob(".*.partial")) and not (tmp_path / "run" / "final.npz").exists()
+    assert (
+        not list((tmp_path / "run").glob(".*.partial"))
+        and not (tmp_path / "run" / "final.npz").exists()
+    )
     for name, stops in (("run", ["3"]), ("whole", ["1", "3"])):
         line[-2] = name
         for stop in stops:
@@ -469,14 +598,23 @@ def test_a_disk_that_fills_up(sample, tmp_path, program):
     """A tmpfs with room for one checkpoint, not for the second."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("a tmpfs cannot be mounted here")
     try:
         line = [*DFXP, "--data", sample, "--sample", "--stop-after", "2", "--out"]
         full = program(*line, disk / "run", cwd=tmp_path)
-        assert full.returncode == 1 and full.stderr.count("\n") == 1 and os.strerror(errno.ENOSPC) in full.stderr
+        assert (
+            full.returncode == 1
+            and full.stderr.count("\n") == 1
+            and os.strerror(errno.ENOSPC) in full.stderr
+        )
         load_npz(disk / "run" / "checkpoint.npz")
-        assert not list((disk / "run").glob(".*.partial")) and not (disk / "run" / "final.npz").exists()
+        assert (
+            not list((disk / "run").glob(".*.partial"))
+            and not (disk / "run" / "final.npz").exists()
+        )
         shutil.copytree(disk / "run", tmp_path / "run")
         for name in ("run", "whole"):
             assert program(*line, name, cwd=tmp_path).returncode == 0
@@ -485,10 +623,20 @@ def test_a_disk_that_fills_up(sample, tmp_path, program):
         subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.parametrize(("error", "expected"), [
-    (OSError(errno.ENOSPC, "No space left on device", "checkpoint.npz"), "No space left on device: checkpoint.npz"),
-    (MemoryError(), "MemoryError"),
-    ("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore", "Out of memory allocating 9 bytes. more")])
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "checkpoint.npz"),
+            "No space left on device: checkpoint.npz",
+        ),
+        (MemoryError(), "MemoryError"),
+        (
+            "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore",
+            "Out of memory allocating 9 bytes. more",
+        ),
+    ],
+)
 def test_what_the_machine_lacks_is_one_line(error, expected, sample, tmp_path, monkeypatch, capsys):
     import compilation
     from trainer import Trainer
@@ -499,7 +647,15 @@ def test_what_the_machine_lacks_is_one_line(error, expected, sample, tmp_path, m
     def train(self, *arguments, **options):
         raise error
 
-    line = [*DFXP, "--data", str(sample), "--sample", "--out", str(tmp_path / "run"), "--stop-after"]
+    line = [
+        *DFXP,
+        "--data",
+        str(sample),
+        "--sample",
+        "--out",
+        str(tmp_path / "run"),
+        "--stop-after",
+    ]
     assert main.main([*line, "0"]) == 0
     capsys.readouterr()
     monkeypatch.setattr(Trainer, "_train", train)
@@ -530,7 +686,11 @@ def test_no_thread_is_left_behind(tmp_path):
                 raise DataError("the disk is gone")
             return whole(start, stop)
 
-    object.__setattr__(trainer, "data", type(trainer.data)("x", Broken(), trainer.data.valid, trainer.data.test, {}))
+    object.__setattr__(
+        trainer,
+        "data",
+        type(trainer.data)("x", Broken(), trainer.data.valid, trainer.data.test, {}),
+    )
     with pytest.raises(DataError, match="the disk is gone"):
         list(run.follow(trainer, 2))
     assert threading.active_count() == threads
@@ -538,15 +698,50 @@ def test_no_thread_is_left_behind(tmp_path):
 
 # ------------------------------------------------------------------------------------------------------- command lines
 
-NUMBERS = (("-64", "0", "5", "64"), ("1", "9", "31"), ("2", "11", "+31"), ("1", "100", "1000000000"),
-           ("0", "1e-4", "0.0001", "1", ".5"), ("0", "2", "1000000"))
-BAD_NUMBERS = (("-65", "5.0", "x", "", "99999999999999999999"), ("0", "32", "-1", "9 "), ("0", "32", "nine", "١"),
-               ("0", "1e2", "-100"), ("1.1", "-0.1", "nan", "inf", "1e", "1_0"), ("-1", "2.5", "1000001"))
-OPTIONS = (("--epochs", "3"), ("--stop-after", "0"), ("--seed", "7"), ("--device", "cpu"), ("--streams", "published"),
-           ("--sample",), ("--deterministic",), ("--data=there",), ("--out", "here"))
-BAD_OPTIONS = (("--epochs", "0"), ("--epochs", "x"), ("--stop-after", "-1"), ("--seed", "-1"), ("--seed", "4294967296"),
-               ("--device", "tpu"), ("--streams", ""), ("--out="), ("--data="), ("--nonsense",), ("--sample=1",), ("--seed",),
-               ("-x",), ("--epoch", "3"), ("--resume", "--out", "missing"))
+NUMBERS = (
+    ("-64", "0", "5", "64"),
+    ("1", "9", "31"),
+    ("2", "11", "+31"),
+    ("1", "100", "1000000000"),
+    ("0", "1e-4", "0.0001", "1", ".5"),
+    ("0", "2", "1000000"),
+)
+BAD_NUMBERS = (
+    ("-65", "5.0", "x", "", "99999999999999999999"),
+    ("0", "32", "-1", "9 "),
+    ("0", "32", "nine", "١"),
+    ("0", "1e2", "-100"),
+    ("1.1", "-0.1", "nan", "inf", "1e", "1_0"),
+    ("-1", "2.5", "1000001"),
+)
+OPTIONS = (
+    ("--epochs", "3"),
+    ("--stop-after", "0"),
+    ("--seed", "7"),
+    ("--device", "cpu"),
+    ("--streams", "published"),
+    ("--sample",),
+    ("--deterministic",),
+    ("--data=there",),
+    ("--out", "here"),
+)
+BAD_OPTIONS = (
+    ("--epochs", "0"),
+    ("--epochs", "x"),
+    ("--stop-after", "-1"),
+    ("--seed", "-1"),
+    ("--seed", "4294967296"),
+    ("--device", "tpu"),
+    ("--streams", ""),
+    ("--out="),
+    ("--data="),
+    ("--nonsense",),
+    ("--sample=1",),
+    ("--seed",),
+    ("-x",),
+    ("--epoch", "3"),
+    ("--resume", "--out", "missing"),
+)
 
 
 def command_line(rng, bad):
@@ -571,7 +766,7 @@ def command_line(rng, bad):
             k = rng.randrange(needed)
             words[2 + k] = rng.choice(BAD_NUMBERS[k])
         else:
-            del words[rng.randrange(2, len(words)):]
+            del words[rng.randrange(2, len(words)) :]
     if options and options[-1] == ["--seed"]:
         return words + [w for option in options for w in option]
     rng.shuffle(options)
@@ -596,7 +791,11 @@ def test_fuzzed_command_lines(tmp_path, monkeypatch, capsys):
         out, err = capsys.readouterr()
         assert status == (2 if bad else 0) and len(trained) == (not bad), line
         if bad:
-            assert out == "" and err.startswith("main.py: ") and err.rstrip("\n").count("\n") <= err.count("ignores"), line
+            assert (
+                out == ""
+                and err.startswith("main.py: ")
+                and err.rstrip("\n").count("\n") <= err.count("ignores")
+            ), line
         else:
             assert Settings(**trained[0]).task == trained[0]["task"]
         assert list(tmp_path.iterdir()) == [], line
@@ -610,11 +809,16 @@ def test_fuzzed_command_lines_as_the_user_has_them(tmp_path, program):
     for line in lines:
         done = program(*line, cwd=tmp_path)
         assert done.returncode == 2 and done.stdout == "", line
-        assert all(text.startswith("main.py: ") for text in done.stderr.splitlines()) and done.stderr, line
+        assert (
+            all(text.startswith("main.py: ") for text in done.stderr.splitlines()) and done.stderr
+        ), line
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"epochs": 1e999}', '{"data": [[1, 1], ["a", 2]]}', '{"versions": null}'])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"epochs": 1e999}', '{"data": [[1, 1], ["a", 2]]}', '{"versions": null}'],
+)
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
 def test_odd_json_is_one_line_or_nothing(name, text, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
@@ -634,9 +838,22 @@ def test_odd_json_is_one_line_or_nothing(name, text, finished, tmp_path):
         assert "config.json" in str(error) and name == "config.json"
 
 
-@pytest.mark.parametrize("changes", [
-    {"task": "OTHER"}, {"prop_bits": 99}, {"prop_bits": "9"}, {"seed": -1}, {"streams": "x"}, {"epochs": 0}, {"more": 1},
-    {"max_overflow": float("nan")}, {"format": "FOO"}, {"initial_range": True}, {"epochs": 7}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task": "OTHER"},
+        {"prop_bits": 99},
+        {"prop_bits": "9"},
+        {"seed": -1},
+        {"streams": "x"},
+        {"epochs": 0},
+        {"more": 1},
+        {"max_overflow": float("nan")},
+        {"format": "FOO"},
+        {"initial_range": True},
+        {"epochs": 7},
+    ],
+)
 def test_a_config_from_others_is_checked(changes, finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     path = Path(tmp_path / "run" / "config.json")

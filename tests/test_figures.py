@@ -22,7 +22,22 @@ def test_curves_of_a_run(sample, tmp_path):
     import main
 
     run = tmp_path / "run"
-    assert main.main(["PI_MNIST", "FLP", "--data", str(sample), "--sample", "--stop-after", "1", "--out", str(run)]) == 0
+    assert (
+        main.main(
+            [
+                "PI_MNIST",
+                "FLP",
+                "--data",
+                str(sample),
+                "--sample",
+                "--stop-after",
+                "1",
+                "--out",
+                str(run),
+            ]
+        )
+        == 0
+    )
     assert figures.main(["curves", str(run), "-o", str(tmp_path / "deep" / "curves.png")]) == 0
     assert (tmp_path / "deep" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert figures.main(["filters", str(run), "-o", str(tmp_path / "filters.png")]) == 0

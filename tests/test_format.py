@@ -26,7 +26,9 @@ f4 = np.float32
 
 def arrays_of(path):
     if not path.exists():
-        pytest.skip(f"the recorded numbers are not here ({path.name}); they lie in shared/reference beside the project")
+        pytest.skip(
+            f"the recorded numbers are not here ({path.name}); they lie in shared/reference beside the project"
+        )
     with np.load(path) as file:
         return {name: file[name] for name in file.files}
 
@@ -45,7 +47,9 @@ BITS = (("nob", "int32"), ("noib", "int32"))
 
 def quantize(x, nob, noib):
     x = np.asarray(x, f4)
-    return program(number_formats.quantize, x.shape, *BITS)(x, nob=np.int32(nob), noib=np.int32(noib))
+    return program(number_formats.quantize, x.shape, *BITS)(
+        x, nob=np.int32(nob), noib=np.int32(noib)
+    )
 
 
 def rates_of(v, nob, noib):
@@ -67,19 +71,26 @@ def half(x):
 
 # ------------------------------------------------------------------------------------------------- fixed point
 
+
 @pytest.mark.parametrize("path", [UNIT, OWN], ids=["recorded", "own"])
 def test_fixed_point_as_recorded(path):
     file = arrays_of(path)
     assert len(file["fixed_point/params_nob_noib"]) >= 20
     for i, (nob, noib) in enumerate(file["fixed_point/params_nob_noib"]):
         y = quantize(file["fixed_point/x"][i], nob, noib)
-        np.testing.assert_array_equal(y, file["fixed_point/y_half_away_from_zero"][i], err_msg=f"{nob} {noib}")
+        np.testing.assert_array_equal(
+            y, file["fixed_point/y_half_away_from_zero"][i], err_msg=f"{nob} {noib}"
+        )
         assert y.dtype == "float32"
 
 
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
-halves = st.builds(lambda n, e: float(f4((n + 0.5) * 2.0**e)), st.integers(-3000, 3000), st.integers(-40, 40))
-vectors = st.lists(numbers | halves, min_size=1, max_size=WIDTH).map(lambda v: np.resize(np.array(v, "float32"), WIDTH))
+halves = st.builds(
+    lambda n, e: float(f4((n + 0.5) * 2.0**e)), st.integers(-3000, 3000), st.integers(-40, 40)
+)
+vectors = st.lists(numbers | halves, min_size=1, max_size=WIDTH).map(
+    lambda v: np.resize(np.array(v, "float32"), WIDTH)
+)
 nobs, noibs = st.integers(1, 31), st.integers(-90, 64)
 
 
@@ -108,13 +119,30 @@ def test_fixed_point_special_values():
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 3.4e38, -3.4e38], f4)
     for nob, noib in ((9, 5), (31, -100), (1, 64), (31, 0)):
         top = ref.fixed_point(np.array([np.inf], f4), nob, noib)[0]
-        np.testing.assert_array_equal(quantize(x, nob, noib), np.array([np.nan, top, -top, 0, 0, top, -top], f4))
+        np.testing.assert_array_equal(
+            quantize(x, nob, noib), np.array([np.nan, top, -top, 0, 0, top, -top], f4)
+        )
         assert np.isfinite(top)
 
 
-@pytest.mark.parametrize(("x", "y"), [
-    (0.5, 1), (-0.5, -1), (1.5, 2), (2.5, 3), (-2.5, -3), (0.49999997, 0), (-0.49999997, 0), (8388607.5, 8388608),
-    (8388609, 8388609), (-8388609, -8388609), (16777215, 16777215), (2.0**31, 2.0**31), (3.0e9, 2.0**31)])
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (0.5, 1),
+        (-0.5, -1),
+        (1.5, 2),
+        (2.5, 3),
+        (-2.5, -3),
+        (0.49999997, 0),
+        (-0.49999997, 0),
+        (8388607.5, 8388608),
+        (8388609, 8388609),
+        (-8388609, -8388609),
+        (16777215, 16777215),
+        (2.0**31, 2.0**31),
+        (3.0e9, 2.0**31),
+    ],
+)
 def test_rounding_to_integers_is_exact(x, y):
     assert quantize([x], 31, 31)[0] == f4(y)
 
@@ -138,22 +166,35 @@ def test_extreme_ranges_stay_finite(nob, noib):
 
 # ---------------------------------------------------------------------------------------------- overflow rates
 
+
 @pytest.mark.parametrize("path", [UNIT, OWN], ids=["recorded", "own"])
 def test_overflow_rates_as_recorded(path):
     file = arrays_of(path)
     table = {}
-    for x, (nob, noib), rate in zip(file["overflow/x"], file["overflow/params_nob_noib"], file["overflow/rate"],
-                                    strict=True):
+    for x, (nob, noib), rate in zip(
+        file["overflow/x"], file["overflow/params_nob_noib"], file["overflow/rate"], strict=True
+    ):
         rates = overflow_rates(x, nob, noib)
         assert rates.dtype == "float64" and rates[0] == rate
         table.setdefault((x.tobytes(), nob), {})[noib] = rates
-    neighbours = [(at[noib][1], at[noib - 1][0]) for at in table.values() for noib in at if noib - 1 in at]
+    neighbours = [
+        (at[noib][1], at[noib - 1][0]) for at in table.values() for noib in at if noib - 1 in at
+    ]
     assert all(lower == same for lower, same in neighbours) and (neighbours or path == UNIT)
 
 
-@pytest.mark.parametrize(("shape", "order_matters"), [
-    ((1200,), False), ((7,), False), ((128, 10), False), ((100, 1200), True), ((10, 3, 5, 5), True), ((3, 241), True),
-    ((13, 11, 7, 3), True)])
+@pytest.mark.parametrize(
+    ("shape", "order_matters"),
+    [
+        ((1200,), False),
+        ((7,), False),
+        ((128, 10), False),
+        ((100, 1200), True),
+        ((10, 3, 5, 5), True),
+        ((3, 241), True),
+        ((13, 11, 7, 3), True),
+    ],
+)
 def test_overflow_rates_of_shapes(shape, order_matters):
     """Division by one dimension after the other, each quotient rounded to float32; not one division by the size."""
     rng = np.random.RandomState(len(shape))
@@ -172,13 +213,26 @@ def test_overflow_rates_of_shapes(shape, order_matters):
 @pytest.mark.parametrize(("nob", "noib"), [(9, 0), (9, -7), (31, 5), (1, 3), (11, -100), (31, -90)])
 def test_overflow_counts_the_largest_value_itself(nob, noib):
     top = ref.fixed_point(np.array([np.inf]), nob, noib)[0]
-    v = np.array([top, -top, np.nextafter(top, f4(0)), np.nextafter(-top, f4(0)), 0, np.inf, np.nan, 2 * top], f4)
+    v = np.array(
+        [
+            top,
+            -top,
+            np.nextafter(top, f4(0)),
+            np.nextafter(-top, f4(0)),
+            0,
+            np.inf,
+            np.nan,
+            2 * top,
+        ],
+        f4,
+    )
     assert overflow_rates(v, nob, noib)[0] == 4 / 8
     lower = ref.overflow_rate(v, nob, noib - 1)
     assert overflow_rates(v, nob, noib)[1] == lower == 6 / 8
 
 
 # ----------------------------------------------------------------------------------------------- half precision
+
 
 @pytest.mark.parametrize("path", [UNIT, OWN], ids=["recorded", "own"])
 def test_half_floats_as_recorded(path):
@@ -187,7 +241,9 @@ def test_half_floats_as_recorded(path):
 
 
 def test_every_half_float_and_the_ties_between_them():
-    halves = np.arange(2**15, dtype="uint16").view("float16").astype(f4)  # every exponent, subnormals, inf, NaN
+    halves = (
+        np.arange(2**15, dtype="uint16").view("float16").astype(f4)
+    )  # every exponent, subnormals, inf, NaN
     finite = halves[np.isfinite(halves)]
     middle = (finite[:-1] + finite[1:]) / 2
     around = [np.nextafter(middle, f4(0)), np.nextafter(middle, f4(np.inf))]
@@ -204,13 +260,25 @@ def test_every_half_float_and_the_ties_between_them():
 
 # --------------------------------------------------------------------------------------------------- range rule
 
+
 @cache
 def next_range_program():
     noib, m = pt.vector("noib", dtype="int32", shape=(1,)), pt.dscalar("m")
     o, o1 = (pt.vector(name, dtype="float64", shape=(1,)) for name in ("o", "o1"))
-    run = compiled({"noib": noib, "o": o, "o1": o1, "m": m}, [], [number_formats.next_range(noib, o, o1, m)])
-    return lambda noib, o, o1, m: int(run({"noib": np.array([noib], "int32"), "o": np.array([o]), "o1": np.array([o1]),
-                                           "m": np.float64(m)}, {})[0][0])
+    run = compiled(
+        {"noib": noib, "o": o, "o1": o1, "m": m}, [], [number_formats.next_range(noib, o, o1, m)]
+    )
+    return lambda noib, o, o1, m: int(
+        run(
+            {
+                "noib": np.array([noib], "int32"),
+                "o": np.array([o]),
+                "o1": np.array([o1]),
+                "m": np.float64(m),
+            },
+            {},
+        )[0][0]
+    )
 
 
 def test_range_rule_as_recorded():
@@ -221,11 +289,15 @@ def test_range_rule_as_recorded():
 def test_range_rule():
     m = 1e-4
     below, above = np.nextafter(m, 0), np.nextafter(m, 1)
-    for noib, o, o1 in itertools.product((-100, -99, -3, 0, 7, 99, 100), (0.0, below, m, above, 1.0),
-                                         (0.0, below, m, above, 1.0)):
+    for noib, o, o1 in itertools.product(
+        (-100, -99, -3, 0, 7, 99, 100), (0.0, below, m, above, 1.0), (0.0, below, m, above, 1.0)
+    ):
         expected = noib + 1 if o > m else noib if o1 > m else noib - 1
         assert next_range_program()(noib, o, o1, m) == min(max(expected, -100), 100)
-    assert next_range_program()(0, 0.0, 0.0, 0.0) == -1 and next_range_program()(0, 1e-300, 0.0, 0.0) == 1
+    assert (
+        next_range_program()(0, 0.0, 0.0, 0.0) == -1
+        and next_range_program()(0, 1e-300, 0.0, 0.0) == 1
+    )
 
 
 class Dynamics:
@@ -248,9 +320,20 @@ class Dynamics:
         self.zeros = {name: np.zeros(size, f4) for name in SIGNALS}
 
     def __call__(self, due, frequency, m, prop=9, up=9, **values):
-        values = self.zeros | values | {"prop": np.int32(prop), "up": np.int32(up), "frequency": np.int32(frequency),
-                                        "due": np.int8(due), "m": np.float64(m)}
-        self.state |= dict(zip(self.names, map(np.asarray, self.run(values, self.state)), strict=True))
+        values = (
+            self.zeros
+            | values
+            | {
+                "prop": np.int32(prop),
+                "up": np.int32(up),
+                "frequency": np.int32(frequency),
+                "due": np.int8(due),
+                "m": np.float64(m),
+            }
+        )
+        self.state |= dict(
+            zip(self.names, map(np.asarray, self.run(values, self.state)), strict=True)
+        )
         return dict(zip(SIGNALS, self.state["layer/ranges"].tolist(), strict=True))
 
 
@@ -266,10 +349,15 @@ def test_accumulated_ties(dynamics_1200):
     one[77] = 1
     for overflowing, expected in ((12, 1), (11, 0)):
         d = dynamics_1200
-        d.state = {"layer/ranges": np.zeros(10, "int32"), "layer/overflow": np.zeros((2, 10)),
-                   "layer/epoch_overflow": np.zeros(10)}
+        d.state = {
+            "layer/ranges": np.zeros(10, "int32"),
+            "layer/overflow": np.zeros((2, 10)),
+            "layer/epoch_overflow": np.zeros(10),
+        }
         for batch in range(100):
-            batches = {"dEdb": one} if batch < overflowing else {"dEdb": one / 2}  # /2: overflow at NOIB-1 alone
+            batches = (
+                {"dEdb": one} if batch < overflowing else {"dEdb": one / 2}
+            )  # /2: overflow at NOIB-1 alone
             ranges = d(batch == 99, 100, 0.0001, b=batches["dEdb"], **batches)
             if batch == 98:
                 accumulated = d.state["layer/overflow"].copy()
@@ -278,7 +366,10 @@ def test_accumulated_ties(dynamics_1200):
         assert ranges["dEdb"] == ranges["b"] == expected
         assert all(ranges[name] == -1 for name in SIGNALS if name not in ("dEdb", "b"))
         assert not d.state["layer/overflow"].any()
-        assert d.state["layer/epoch_overflow"][SIGNALS.index("b")] == accumulated[0, SIGNALS.index("b")]
+        assert (
+            d.state["layer/epoch_overflow"][SIGNALS.index("b")]
+            == accumulated[0, SIGNALS.index("b")]
+        )
 
 
 def test_the_mean_is_an_exact_quotient(dynamics_1200):
@@ -286,18 +377,25 @@ def test_the_mean_is_an_exact_quotient(dynamics_1200):
     d, rng, products_differ = dynamics_1200, np.random.RandomState(5), 0
 
     def moved(overflow, overflow_1, frequency, m):
-        d.state = {"layer/ranges": np.zeros(10, "int32"), "layer/epoch_overflow": np.zeros(10),
-                   "layer/overflow": np.array([[overflow] * 10, [overflow_1] * 10])}
+        d.state = {
+            "layer/ranges": np.zeros(10, "int32"),
+            "layer/epoch_overflow": np.zeros(10),
+            "layer/overflow": np.array([[overflow] * 10, [overflow_1] * 10]),
+        }
         (step,) = set(d(True, frequency, m).values())
         return step
 
     for _ in range(150):
         frequency = int(rng.choice([3, 7, 10, 49, 100, 1000]))
-        total = sum([float(f4(1) / f4(rng.choice([1200, 784, 10, 2400, 37])))] * int(rng.randint(1, 40)))
+        total = sum(
+            [float(f4(1) / f4(rng.choice([1200, 784, 10, 2400, 37])))] * int(rng.randint(1, 40))
+        )
         mean = total / frequency
         below = np.nextafter(mean, 0)
         products_differ += mean != total * (1 / frequency)
-        steps = [moved(total, total, frequency, m) for m in (mean, below)] + [moved(0, total, frequency, below)]
+        steps = [moved(total, total, frequency, m) for m in (mean, below)] + [
+            moved(0, total, frequency, below)
+        ]
         assert steps == [-1, 1, 0], f"{total!r} / {frequency}"
     assert products_differ > 20  # a product with the reciprocal would not do
 
@@ -306,11 +404,16 @@ def test_parameters_are_observed_at_the_width_they_are_stored_with(dynamics_1200
     d = dynamics_1200
     v = np.full(1200, 1 - 2.0**-9, f4)  # the largest value of 9 bits, not of 11
     for due in (False, True):
-        d.state = {"layer/ranges": np.zeros(10, "int32"), "layer/overflow": np.zeros((2, 10)),
-                   "layer/epoch_overflow": np.zeros(10)}
+        d.state = {
+            "layer/ranges": np.zeros(10, "int32"),
+            "layer/overflow": np.zeros((2, 10)),
+            "layer/epoch_overflow": np.zeros(10),
+        }
         ranges = d(due, 1, 0.5, prop=9, up=11, **dict.fromkeys(SIGNALS, v))
         assert ranges == {name: 0 if name in "wb" or not due else 1 for name in SIGNALS}
-        assert d.state["layer/epoch_overflow"].tolist() == [float(name not in "wb") for name in SIGNALS]
+        assert d.state["layer/epoch_overflow"].tolist() == [
+            float(name not in "wb") for name in SIGNALS
+        ]
         assert d.state["layer/overflow"].any() == (not due)
 
 

@@ -20,11 +20,19 @@ PROP_BITS, UP_BITS = 9, 11
 LR, M = f4(0.046875), f4(0.625)
 STATE = ("W", "b", "update_W", "update_b")
 LAYER_NAMES = ("conv", "dense", "softmax")
-RANGES = np.array([[1, -4, 0, -6, -1, -2, -4, -4, -5, -5], [2, -4, 2, -4, -1, -2, -2, -3, -5, -5],
-                   [1, -4, -2, -4, -1, -2, -1, -3, -5, -5]], "int32")
-OPTIONS = ({"p": 0.8, "scale": 1.0, "max_col_norm": 0.9, "w_LR_scale": 0.25, "b_LR_scale": 0.75},
-           {"p": 0.5, "scale": 0.25, "b_LR_scale": 0.5},
-           {"p": 0.75, "scale": 0.5, "max_col_norm": 0.8})
+RANGES = np.array(
+    [
+        [1, -4, 0, -6, -1, -2, -4, -4, -5, -5],
+        [2, -4, 2, -4, -1, -2, -2, -3, -5, -5],
+        [1, -4, -2, -4, -1, -2, -1, -3, -5, -5],
+    ],
+    "int32",
+)
+OPTIONS = (
+    {"p": 0.8, "scale": 1.0, "max_col_norm": 0.9, "w_LR_scale": 0.25, "b_LR_scale": 0.75},
+    {"p": 0.5, "scale": 0.25, "b_LR_scale": 0.5},
+    {"p": 0.75, "scale": 0.5, "max_col_norm": 0.8},
+)
 
 
 class Small(Network):
@@ -32,7 +40,19 @@ class Small(Network):
 
     def __init__(self, number_format, rng):
         self.format = f = FORMATS[number_format]
-        first = ConvMaxout("layer0", f, rng, (2, 6, 6), maps=3, pieces=2, size=3, pad=1, pool=3, stride=2, **OPTIONS[0])
+        first = ConvMaxout(
+            "layer0",
+            f,
+            rng,
+            (2, 6, 6),
+            maps=3,
+            pieces=2,
+            size=3,
+            pad=1,
+            pool=3,
+            stride=2,
+            **OPTIONS[0],
+        )
         second = DenseMaxout("layer1", f, rng, 27, 4, 3, **OPTIONS[1])
         self.layers = [first, second, Softmax("layer2", f, rng, 4, 10, **OPTIONS[2])]
 
@@ -70,14 +90,22 @@ def examples():
     rng = np.random.RandomState(6)
     x = (rng.randint(-16, 17, (B * BATCHES, 72)) / 16).astype(f4)
     t = np.eye(10, dtype=f4)[rng.randint(0, 10, B * BATCHES)]
-    masks = [(rng.uniform(size=(BATCHES, B, layer.input_size)) < layer.p).astype("uint8")
-             for layer in small(np.random.RandomState(1))]
+    masks = [
+        (rng.uniform(size=(BATCHES, B, layer.input_size)) < layer.p).astype("uint8")
+        for layer in small(np.random.RandomState(1))
+    ]
     return x, t, masks
 
 
 def constants():
-    return {"LR": LR, "M": M, "prop_bits": np.int32(PROP_BITS), "up_bits": np.int32(UP_BITS),
-            "frequency": np.int32(FREQUENCY), "max_overflow": np.float64(MAX_OVERFLOW)}
+    return {
+        "LR": LR,
+        "M": M,
+        "prop_bits": np.int32(PROP_BITS),
+        "up_bits": np.int32(UP_BITS),
+        "frequency": np.int32(FREQUENCY),
+        "max_overflow": np.float64(MAX_OVERFLOW),
+    }
 
 
 @cache
@@ -87,8 +115,21 @@ def history(number_format):
     states, seen = [copy.deepcopy(layers)], []
     for b in range(BATCHES):
         rows = slice(b * B, (b + 1) * B)
-        seen.append(ref.training_step(layers, number_format, x[rows], t[rows], [m[b] for m in masks], LR, M, PROP_BITS,
-                                      UP_BITS, MAX_OVERFLOW, FREQUENCY if (b + 1) % FREQUENCY == 0 else None))
+        seen.append(
+            ref.training_step(
+                layers,
+                number_format,
+                x[rows],
+                t[rows],
+                [m[b] for m in masks],
+                LR,
+                M,
+                PROP_BITS,
+                UP_BITS,
+                MAX_OVERFLOW,
+                FREQUENCY if (b + 1) % FREQUENCY == 0 else None,
+            )
+        )
         states.append(copy.deepcopy(layers))
     return states, seen
 
@@ -98,7 +139,11 @@ def computed(number_format):
     """(state after, what passed through each layer) of every batch, each from the reference's state before it."""
     network, (x, t, masks) = Small(number_format, np.random.RandomState(1)), examples()
     inputs, updates = network.training_step(B)
-    inside = {(k, name): v for k, layer in enumerate(network.layers) for name, v in layer.intermediates().items()}
+    inside = {
+        (k, name): v
+        for k, layer in enumerate(network.layers)
+        for name, v in layer.intermediates().items()
+    }
     function = compiled(inputs, network.state, [*updates.values(), *inside.values()])
     batches = []
     for b, before in enumerate(history(number_format)[0][:-1]):
@@ -124,7 +169,9 @@ def compare(number_format, label, mine, plain):
         return
     differing = mine != plain
     assert differing.mean() <= 0.002, label
-    assert (np.abs(mine - plain) <= 2 * np.spacing(np.abs(plain).astype("float16")).astype(f4))[differing].all(), label
+    assert (np.abs(mine - plain) <= 2 * np.spacing(np.abs(plain).astype("float16")).astype(f4))[
+        differing
+    ].all(), label
 
 
 EVERY_FORMAT = pytest.mark.parametrize("number_format", FORMATS)
@@ -134,13 +181,17 @@ EVERY_LAYER = pytest.mark.parametrize("k", range(3), ids=LAYER_NAMES)
 @EVERY_FORMAT
 @EVERY_LAYER
 def test_inside_a_training_step(number_format, k):
-    for b, ((_, inside), seen) in enumerate(zip(computed(number_format), history(number_format)[1], strict=True)):
+    for b, ((_, inside), seen) in enumerate(
+        zip(computed(number_format), history(number_format)[1], strict=True)
+    ):
         names = [name for layer, name in inside if layer == k]
         assert len(names) == (13 if k == 0 else 11)
         for name in names:
             mine, plain = inside[k, name], seen[k][name]
             assert mine.dtype == "float32"
-            if k == 2 and name == "y" and number_format != "FLP":  # of equal z; exp has a last bit of its own
+            if (
+                k == 2 and name == "y" and number_format != "FLP"
+            ):  # of equal z; exp has a last bit of its own
                 assert np.abs(mine - plain).max() <= 1.2e-7
             elif number_format == "HFLP" and name == "fixed_y" and k == 2:
                 assert (np.abs(mine - plain) <= np.spacing(plain.astype("float16"))).all()
@@ -151,7 +202,9 @@ def test_inside_a_training_step(number_format, k):
 @EVERY_FORMAT
 @EVERY_LAYER
 def test_updates_of_a_training_step(number_format, k):
-    for b, ((state, _), after) in enumerate(zip(computed(number_format), history(number_format)[0][1:], strict=True)):
+    for b, ((state, _), after) in enumerate(
+        zip(computed(number_format), history(number_format)[0][1:], strict=True)
+    ):
         for name in STATE:
             mine = state[f"layer{k}/{name}"]
             assert mine.dtype == "float32"
@@ -166,17 +219,28 @@ def test_the_small_network_is_not_trivial():
             for name in STATE:
                 before, after = (getattr(states[i][k], name) for i in (0, -1))
                 assert np.count_nonzero(after) > 0.3 * after.size and (before != after).any()
-            assert np.count_nonzero(seen[0][k]["fixed_dEdz"]) and np.count_nonzero(seen[0][k]["fixed_dEdW"])
+            assert np.count_nonzero(seen[0][k]["fixed_dEdz"]) and np.count_nonzero(
+                seen[0][k]["fixed_dEdW"]
+            )
     states, seen = history("DFXP")
-    moved = np.array([[[states[i][k].ranges[s] for s in SIGNALS] for k in range(3)] for i in (0, 2, 4)])
+    moved = np.array(
+        [[[states[i][k].ranges[s] for s in SIGNALS] for k in range(3)] for i in (0, 2, 4)]
+    )
     steps = set(np.diff(moved, axis=0).ravel().tolist())
     assert steps == {-1, 0, 1}
     for k, signal in itertools.product(range(3), SIGNALS):  # every rate says something
-        assert any(0 < states[b][k].rates[signal][0] < 1 for b in range(1, BATCHES + 1)), f"{k} {signal}"
-    flat_y = [s[0]["fixed_y"] for s in seen]  # how a conv layer's y counts; in four dimensions the rate differs
+        assert any(0 < states[b][k].rates[signal][0] < 1 for b in range(1, BATCHES + 1)), (
+            f"{k} {signal}"
+        )
+    flat_y = [
+        s[0]["fixed_y"] for s in seen
+    ]  # how a conv layer's y counts; in four dimensions the rate differs
     lower = [state[0].ranges["y"] - 1 for state in states]
-    assert any(ref.overflow_rate(y, PROP_BITS, noib) != ref.overflow_rate(y.reshape(B, 3, 3, 3), PROP_BITS, noib)
-               for y, noib in zip(flat_y, lower[:-1], strict=True))
+    assert any(
+        ref.overflow_rate(y, PROP_BITS, noib)
+        != ref.overflow_rate(y.reshape(B, 3, 3, 3), PROP_BITS, noib)
+        for y, noib in zip(flat_y, lower[:-1], strict=True)
+    )
 
 
 @EVERY_LAYER
@@ -195,24 +259,39 @@ def test_the_column_norm_step_is_exact_to_the_last_bit(kind):
     rng, f = np.random.RandomState(3), FORMATS["FLP"]
     options = {"p": 0.5, "scale": 0.5, "max_col_norm": 0.9}
     if kind == "dense":
-        layer, plain = DenseMaxout("layer", f, rng, 40, 30, 2, **options), ref.dense(rng, 40, 30, 2, **options)
+        layer, plain = (
+            DenseMaxout("layer", f, rng, 40, 30, 2, **options),
+            ref.dense(rng, 40, 30, 2, **options),
+        )
     else:
         layer = ConvMaxout("layer", f, rng, (3, 5, 5), 20, 2, 5, 0, 1, 1, **options)
         plain = ref.conv(rng, (3, 5, 5), 20, 2, 5, 0, 1, 1, **options)
     plain.W = (rng.normal(size=plain.W.shape) * 0.14).astype(f4)
     plain.b, plain.update_W, plain.update_b = (
-        (rng.normal(size=v.shape) * 0.05).astype(f4) for v in (plain.b, plain.update_W, plain.update_b))
+        (rng.normal(size=v.shape) * 0.05).astype(f4)
+        for v in (plain.b, plain.update_W, plain.update_b)
+    )
     state = {f"layer/{name}": getattr(plain, name) for name in STATE} | {
-        v.name: v.get_value() for v in layer.state if v.name.split("/")[1] not in STATE}
-    shapes = {"x": (2, layer.input_size), "mask": (2, layer.input_size), "e": (2, int(np.prod(layer.output_shape)))}
+        v.name: v.get_value() for v in layer.state if v.name.split("/")[1] not in STATE
+    }
+    shapes = {
+        "x": (2, layer.input_size),
+        "mask": (2, layer.input_size),
+        "e": (2, int(np.prod(layer.output_shape))),
+    }
     inputs = {name: pt.tensor(name, shape=shape, dtype="float32") for name, shape in shapes.items()}
     rates = {name: pt.scalar(name, dtype="float32") for name in ("LR", "M")}
     layer.forward(inputs["x"], inputs["mask"], None, None)
     layer.backward(inputs["e"])
     updates = layer.updates(rates["LR"], rates["M"], None, None, None)
     function = compiled(inputs | rates, layer.state, list(updates.values()))
-    values = {name: np.zeros(shape, f4) for name, shape in shapes.items()} | {"LR": LR, "M": f4(0.6999)}
-    new = dict(zip((v.name for v in updates), map(np.asarray, function(values, state)), strict=True))
+    values = {name: np.zeros(shape, f4) for name, shape in shapes.items()} | {
+        "LR": LR,
+        "M": f4(0.6999),
+    }
+    new = dict(
+        zip((v.name for v in updates), map(np.asarray, function(values, state)), strict=True)
+    )
 
     update_W, update_b = f4(0.6999) * plain.update_W, f4(0.6999) * plain.update_b
     W = plain.W + update_W
@@ -220,7 +299,12 @@ def test_the_column_norm_step_is_exact_to_the_last_bit(kind):
     assert (n > 0.9).any() and (n < 0.9).any()
     expected = W * (np.clip(n, f4(0), f4(0.9)) / (f4(1e-7) + n))
     assert (expected != W * np.clip(n, f4(0), f4(0.9)) / (f4(1e-7) + n)).any()  # the order shows
-    for name, value in (("W", expected), ("b", plain.b + update_b), ("update_W", update_W), ("update_b", update_b)):
+    for name, value in (
+        ("W", expected),
+        ("b", plain.b + update_b),
+        ("update_W", update_W),
+        ("update_b", update_b),
+    ):
         np.testing.assert_array_equal(new[f"layer/{name}"], value, err_msg=name)
 
 
@@ -242,7 +326,9 @@ def test_test_time_pass(number_format):
         expected = ref.test_pass(layers, number_format, part, PROP_BITS)
         for k, (computed_y, plain) in enumerate(zip(mine, expected, strict=True)):
             if number_format == "HFLP":
-                assert (np.abs(computed_y - plain) <= 2 * np.spacing(np.abs(plain).astype("float16"))).all()
+                assert (
+                    np.abs(computed_y - plain) <= 2 * np.spacing(np.abs(plain).astype("float16"))
+                ).all()
                 assert k == 2 or (np.asarray(computed_y) != plain).mean() <= 0.05
             else:
                 compare(number_format, f"layer {k} output", np.asarray(computed_y), plain)
@@ -250,15 +336,25 @@ def test_test_time_pass(number_format):
 
 # -------------------------------------------------------------------------------------------------- ties and dropout
 
+
 def gradients(layer, x, mask, e):
     """(quantized gradient of the linear map's output, of W, gradient of the input) of one layer, 15 bits each."""
-    inputs = {name: pt.tensor(name, shape=a.shape, dtype="float32") for name, a in (("x", x), ("mask", mask), ("e", e))}
+    inputs = {
+        name: pt.tensor(name, shape=a.shape, dtype="float32")
+        for name, a in (("x", x), ("mask", mask), ("e", e))
+    }
     bits = pt.iscalar("bits")
     layer.forward(inputs["x"], inputs["mask"], bits, bits)
     e_below = layer.backward(inputs["e"])
-    function = compiled(inputs | {"bits": bits}, layer.state, [batch_first(layer.dz), layer.dW, layer.db, flat(e_below)])
+    function = compiled(
+        inputs | {"bits": bits},
+        layer.state,
+        [batch_first(layer.dz), layer.dW, layer.db, flat(e_below)],
+    )
     state = {v.name: v.get_value() for v in layer.state}
-    return [np.asarray(v) for v in function({"x": x, "mask": mask, "e": e, "bits": np.int32(15)}, state)]
+    return [
+        np.asarray(v) for v in function({"x": x, "mask": mask, "e": e, "bits": np.int32(15)}, state)
+    ]
 
 
 FLOAT_AND_FIXED = pytest.mark.parametrize("number_format", ["FLP", "FXP"])
@@ -278,12 +374,25 @@ def test_tied_pieces_all_get_the_whole_gradient(number_format):
 
 @FLOAT_AND_FIXED
 def test_tied_pixels_all_get_the_whole_gradient_of_every_window(number_format):
-    layer = ConvMaxout("layer", FORMATS[number_format], np.random.RandomState(0), (1, 5, 5), maps=1, pieces=2, size=1,
-                       pad=0, pool=3, stride=2, **WIDE)
+    layer = ConvMaxout(
+        "layer",
+        FORMATS[number_format],
+        np.random.RandomState(0),
+        (1, 5, 5),
+        maps=1,
+        pieces=2,
+        size=1,
+        pad=0,
+        pool=3,
+        stride=2,
+        **WIDE,
+    )
     layer.W.set_value(f4([1, 1]).reshape(2, 1, 1, 1))
     e = f4([[1, 2, 4, 8]])
     dz, dW, db, e_below = gradients(layer, np.full((1, 25), 0.5, f4), np.ones((1, 25), f4), e)
-    image = [[1, 1, 3, 2, 2]] * 2 + [[5, 5, 15, 10, 10]] + [[4, 4, 12, 8, 8]] * 2  # 3 = both windows, and so on
+    image = (
+        [[1, 1, 3, 2, 2]] * 2 + [[5, 5, 15, 10, 10]] + [[4, 4, 12, 8, 8]] * 2
+    )  # 3 = both windows, and so on
     assert dz.tolist() == [[image, image]]  # both pieces are tied, too
     assert db.tolist() == [15, 15]  # of du, before unpooling
     assert dW.ravel().tolist() == [min(0.5 * np.sum(image), limit_of(number_format))] * 2
@@ -298,16 +407,23 @@ def limit_of(number_format):
 @pytest.mark.parametrize("kind", ["dense", "conv", "softmax"])
 def test_a_dropped_input_gets_no_gradient_and_gives_none(number_format, kind):
     rng, f = np.random.RandomState(0), FORMATS[number_format]
-    layer = {"dense": lambda: DenseMaxout("layer", f, rng, 16, 3, 2, **WIDE),
-             "conv": lambda: ConvMaxout("layer", f, rng, (1, 4, 4), 3, 2, 3, 1, 2, 2, **WIDE),
-             "softmax": lambda: Softmax("layer", f, rng, 16, 10, **WIDE)}[kind]()
+    layer = {
+        "dense": lambda: DenseMaxout("layer", f, rng, 16, 3, 2, **WIDE),
+        "conv": lambda: ConvMaxout("layer", f, rng, (1, 4, 4), 3, 2, 3, 1, 2, 2, **WIDE),
+        "softmax": lambda: Softmax("layer", f, rng, 16, 10, **WIDE),
+    }[kind]()
     layer.W.set_value(rng.choice([-1, -0.5, 0.5, 1], layer.W.get_value().shape).astype(f4))
-    x, mask = rng.choice([-1, 1, 2], (5, 16)).astype(f4), (rng.uniform(size=(5, 16)) < 0.5).astype(f4)
+    x, mask = (
+        rng.choice([-1, 1, 2], (5, 16)).astype(f4),
+        (rng.uniform(size=(5, 16)) < 0.5).astype(f4),
+    )
     mask[:, 3], mask[:, 4] = 0, 1
     e = rng.choice([-1, 0.5, 2], (5, int(np.prod(layer.output_shape)))).astype(f4)
     dz, dW, db, e_below = gradients(layer, x, mask, e)
     assert db.any()
-    assert (e_below[mask == 0] == 0).all() and np.count_nonzero(e_below[mask == 1]) > 0.5 * mask.sum()
+    assert (e_below[mask == 0] == 0).all() and np.count_nonzero(
+        e_below[mask == 1]
+    ) > 0.5 * mask.sum()
     W, xm = layer.W.get_value(), x * mask
     if kind == "conv":
         dx, expected = ref.correlate_gradients(xm.reshape(5, 1, 4, 4), W, dz, 1)

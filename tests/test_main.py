@@ -21,24 +21,66 @@ GOOD = {
     "PI_MNIST FLP": {},
     "SVHN FXP 5 19 19": {"initial_range": 5, "prop_bits": 19, "up_bits": 19},
     "MNIST FXP -3 1 31": {"initial_range": -3, "prop_bits": 1, "up_bits": 31},
-    "CIFAR10 DFXP 5 9 11 100 0.0001 2": {"initial_range": 5, "prop_bits": 9, "up_bits": 11,
-                                         "range_update_frequency": 100, "max_overflow": 0.0001, "init_epochs": 2},
+    "CIFAR10 DFXP 5 9 11 100 0.0001 2": {
+        "initial_range": 5,
+        "prop_bits": 9,
+        "up_bits": 11,
+        "range_update_frequency": 100,
+        "max_overflow": 0.0001,
+        "init_epochs": 2,
+    },
     "PI_MNIST DFXP 5 9 11 1 1e-4 0 --epochs 7 --seed 3": {
-        "initial_range": 5, "prop_bits": 9, "up_bits": 11, "range_update_frequency": 1, "max_overflow": 0.0001,
-        "init_epochs": 0, "epochs": 7, "seed": 3},
+        "initial_range": 5,
+        "prop_bits": 9,
+        "up_bits": 11,
+        "range_update_frequency": 1,
+        "max_overflow": 0.0001,
+        "init_epochs": 0,
+        "epochs": 7,
+        "seed": 3,
+    },
     "--streams published PI_MNIST --seed 0 HFLP": {"streams": "published", "seed": 0},
 }
 BAD = [
-    "", "PI_MNIST", "PI_MNIST FOO", "FOO FLP", "pi_mnist FLP", "PI_MNIST FXP", "PI_MNIST FXP 5 9",
-    "PI_MNIST DFXP 5 9 11 100 0.0001", "PI_MNIST DFXP 5 9 11 100 0.0001 2 9", "PI_MNIST FXP 5 0 11", "PI_MNIST FXP 5 9 32",
-    "PI_MNIST FXP 65 9 11", "PI_MNIST FXP -65 9 11", "PI_MNIST FXP 5.0 9 11", "PI_MNIST FXP 5 1_0 11",
-    "PI_MNIST FXP 5 nine 11", "PI_MNIST DFXP 5 9 11 0 0.0001 2", "PI_MNIST DFXP 5 9 11 100 1.5 2",
-    "PI_MNIST DFXP 5 9 11 100 -0.1 2", "PI_MNIST DFXP 5 9 11 100 nan 2", "PI_MNIST DFXP 5 9 11 100 inf 2",
-    "PI_MNIST DFXP 5 9 11 100 0.1 -1", "PI_MNIST FLP --out=", "PI_MNIST FLP --data=",
-    "PI_MNIST FLP --epochs 0", "PI_MNIST FLP --epochs x", "PI_MNIST FLP --stop-after -1",
-    "PI_MNIST FLP --seed 4294967296", "PI_MNIST FLP --device tpu", "PI_MNIST FLP --streams other", "PI_MNIST FLP --nonsense",
-    "--resume --out x --seed 7", "--resume --out x --epochs 3", "--resume --out x --streams device", "PI_MNIST FLP --x\ny",
-    "PI_MNIST FLP --data", "--resume", "--resume --out missing", "PI_MNIST FLP --resume --out missing",
+    "",
+    "PI_MNIST",
+    "PI_MNIST FOO",
+    "FOO FLP",
+    "pi_mnist FLP",
+    "PI_MNIST FXP",
+    "PI_MNIST FXP 5 9",
+    "PI_MNIST DFXP 5 9 11 100 0.0001",
+    "PI_MNIST DFXP 5 9 11 100 0.0001 2 9",
+    "PI_MNIST FXP 5 0 11",
+    "PI_MNIST FXP 5 9 32",
+    "PI_MNIST FXP 65 9 11",
+    "PI_MNIST FXP -65 9 11",
+    "PI_MNIST FXP 5.0 9 11",
+    "PI_MNIST FXP 5 1_0 11",
+    "PI_MNIST FXP 5 nine 11",
+    "PI_MNIST DFXP 5 9 11 0 0.0001 2",
+    "PI_MNIST DFXP 5 9 11 100 1.5 2",
+    "PI_MNIST DFXP 5 9 11 100 -0.1 2",
+    "PI_MNIST DFXP 5 9 11 100 nan 2",
+    "PI_MNIST DFXP 5 9 11 100 inf 2",
+    "PI_MNIST DFXP 5 9 11 100 0.1 -1",
+    "PI_MNIST FLP --out=",
+    "PI_MNIST FLP --data=",
+    "PI_MNIST FLP --epochs 0",
+    "PI_MNIST FLP --epochs x",
+    "PI_MNIST FLP --stop-after -1",
+    "PI_MNIST FLP --seed 4294967296",
+    "PI_MNIST FLP --device tpu",
+    "PI_MNIST FLP --streams other",
+    "PI_MNIST FLP --nonsense",
+    "--resume --out x --seed 7",
+    "--resume --out x --epochs 3",
+    "--resume --out x --streams device",
+    "PI_MNIST FLP --x\ny",
+    "PI_MNIST FLP --data",
+    "--resume",
+    "--resume --out missing",
+    "PI_MNIST FLP --resume --out missing",
     f"PI_MNIST FXP {'9' * 5000} 9 11",
 ]
 
@@ -46,7 +88,13 @@ BAD = [
 @pytest.mark.parametrize("line", GOOD)
 def test_arguments_become_settings(line, capsys):
     a = main.parse(line.split())
-    expected = {"task": a.TASK, "format": a.FORMAT, "epochs": None, "seed": 1234, "streams": "device"} | GOOD[line]
+    expected = {
+        "task": a.TASK,
+        "format": a.FORMAT,
+        "epochs": None,
+        "seed": 1234,
+        "streams": "device",
+    } | GOOD[line]
     assert a.settings == expected
     assert capsys.readouterr().err == ""
 
@@ -72,9 +120,34 @@ def test_what_a_format_does_not_need_is_ignored_aloud(capsys):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.one_of(st.sampled_from(["PI_MNIST", "FLP", "DFXP", "FXP", "5", "9", "0.1", "-1", "--seed", "--epochs",
-                                            "--out", "--resume", "--", "-", "=", "--epochs=3"]), st.text(max_size=6)),
-                max_size=10))
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                [
+                    "PI_MNIST",
+                    "FLP",
+                    "DFXP",
+                    "FXP",
+                    "5",
+                    "9",
+                    "0.1",
+                    "-1",
+                    "--seed",
+                    "--epochs",
+                    "--out",
+                    "--resume",
+                    "--",
+                    "-",
+                    "=",
+                    "--epochs=3",
+                ]
+            ),
+            st.text(max_size=6),
+        ),
+        max_size=10,
+    )
+)
 def test_no_command_line_breaks_the_parser(arguments):
     if {"-h", "--help"} & set(arguments):
         return
@@ -87,14 +160,29 @@ def test_no_command_line_breaks_the_parser(arguments):
 
 
 def test_help_and_errors_come_before_the_heavy_imports():
-    code = "import sys, main\ntry:\n main.main(sys.argv[1:])\nexcept SystemExit: pass\n" \
-           "print(sorted({'jax', 'pytensor', 'scipy'} & set(sys.modules)))"
+    code = (
+        "import sys, main\ntry:\n main.main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print(sorted({'jax', 'pytensor', 'scipy'} & set(sys.modules)))"
+    )
     for arguments in (["-h"], ["PI_MNIST", "FOO"]):
-        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert done.stdout.strip().endswith("[]"), done.stderr
-    help_text = subprocess.run([sys.executable, "main.py", "-h"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    help_text = subprocess.run(
+        [sys.executable, "main.py", "-h"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert help_text.returncode == 0
-    for example in ("PI_MNIST FLP", "SVHN FXP 5 19 19", "CIFAR10 DFXP 5 9 11 100 0.0001 2", *main.NUMBERS):
+    for example in (
+        "PI_MNIST FLP",
+        "SVHN FXP 5 19 19",
+        "CIFAR10 DFXP 5 9 11 100 0.0001 2",
+        *main.NUMBERS,
+    ):
         assert example in help_text.stdout
 
 
@@ -107,32 +195,80 @@ def test_a_run_of_each_format(line, sample, tmp_path, monkeypatch, capsys):
     folder = next((tmp_path / "runs").iterdir())
     records = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in records] == [0, 1, 2]
-    for word in ("epoch 2:", "learning rate", "momentum", "validation error", "test error", "best epoch", str(folder.name)):
+    for word in (
+        "epoch 2:",
+        "learning rate",
+        "momentum",
+        "validation error",
+        "test error",
+        "best epoch",
+        str(folder.name),
+    ):
         assert word in out
     assert ("ranges of layer 2: z" in out) == line.startswith("DFXP")
     assert 0 <= records[-1]["test_error"] <= 100 and records[0]["validation_error"] > 80
     config = json.loads((folder / "config.json").read_text())
-    assert config["command"] == ["main.py", *arguments] and config["settings"]["format"] == line.split()[0]
+    assert (
+        config["command"] == ["main.py", *arguments]
+        and config["settings"]["format"] == line.split()[0]
+    )
     assert config["device"].startswith("cpu") or config["device"].startswith("gpu")
-    assert set(config["versions"]) >= {"python", "jax", "pytensor", "numpy"} and "git_revision" in config
+    assert (
+        set(config["versions"]) >= {"python", "jax", "pytensor", "numpy"}
+        and "git_revision" in config
+    )
     final = load_npz(folder / "final.npz")
     assert final["layer0/W"].shape == (784, 1200) and final["layer2/b"].shape == (10,)
-    assert {p.name for p in folder.iterdir()} == {"config.json", "metrics.jsonl", "best.npz", "final.npz",
-                                                 "checkpoint.npz", "checkpoint.previous.npz", ".lock"}
+    assert {p.name for p in folder.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "best.npz",
+        "final.npz",
+        "checkpoint.npz",
+        "checkpoint.previous.npz",
+        ".lock",
+    }
     # The same command again prints the result; another stop goes on.
     before = (folder / "metrics.jsonl").read_bytes()
     assert main.main(arguments) == 0
     assert capsys.readouterr().out == out.splitlines(keepends=True)[-1]
     assert (folder / "metrics.jsonl").read_bytes() == before
     if line == "FLP":
-        assert main.main(["--resume", "--out", str(folder), "--data", str(sample), "--sample", "--stop-after", "3"]) == 0
+        assert (
+            main.main(
+                [
+                    "--resume",
+                    "--out",
+                    str(folder),
+                    "--data",
+                    str(sample),
+                    "--sample",
+                    "--stop-after",
+                    "3",
+                ]
+            )
+            == 0
+        )
         assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
 
 
 def test_stopping_and_going_on_changes_nothing(sample, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    common = ["PI_MNIST", "DFXP", "5", "9", "11", "10", "0.0001", "1", "--data", str(sample), "--sample",
-              "--streams", "published"]
+    common = [
+        "PI_MNIST",
+        "DFXP",
+        "5",
+        "9",
+        "11",
+        "10",
+        "0.0001",
+        "1",
+        "--data",
+        str(sample),
+        "--sample",
+        "--streams",
+        "published",
+    ]
     assert main.main([*common, "--out", "once", "--stop-after", "3"]) == 0
     for stop in ("1", "3"):
         assert main.main([*common, "--out", "twice", "--stop-after", stop]) == 0
@@ -141,7 +277,17 @@ def test_stopping_and_going_on_changes_nothing(sample, tmp_path, monkeypatch):
 
 def test_whatever_happens_to_the_records_of_a_run_they_come_back(sample, tmp_path, capsys):
     run = tmp_path / "run"
-    line = ["PI_MNIST", "FLP", "--data", str(sample), "--sample", "--out", str(run), "--stop-after", "1"]
+    line = [
+        "PI_MNIST",
+        "FLP",
+        "--data",
+        str(sample),
+        "--sample",
+        "--out",
+        str(run),
+        "--stop-after",
+        "1",
+    ]
     assert main.main(line) == 0
     result = capsys.readouterr().out.splitlines()[-1]
     whole = (run / "metrics.jsonl").read_bytes()
@@ -162,7 +308,17 @@ def test_whatever_happens_to_the_records_of_a_run_they_come_back(sample, tmp_pat
 
 
 def test_untrained_networks_are_a_run_too(sample, tmp_path, capsys):
-    line = ["PI_MNIST", "FLP", "--data", str(sample), "--sample", "--out", str(tmp_path / "run"), "--stop-after", "0"]
+    line = [
+        "PI_MNIST",
+        "FLP",
+        "--data",
+        str(sample),
+        "--sample",
+        "--out",
+        str(tmp_path / "run"),
+        "--stop-after",
+        "0",
+    ]
     results = []
     for _ in range(2):
         assert main.main(line) == 0
@@ -172,8 +328,22 @@ def test_untrained_networks_are_a_run_too(sample, tmp_path, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_one_line(number, sample, tmp_path):
-    victim = subprocess.Popen([sys.executable, str(ROOT / "main.py"), "PI_MNIST", "FLP", "--data", str(sample), "--sample",
-                               "--out", str(tmp_path / "run")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    victim = subprocess.Popen(
+        [
+            sys.executable,
+            str(ROOT / "main.py"),
+            "PI_MNIST",
+            "FLP",
+            "--data",
+            str(sample),
+            "--sample",
+            "--out",
+            str(tmp_path / "run"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     victim.stdout.readline()
     victim.send_signal(number)
     _, err = victim.communicate(timeout=120)
@@ -191,7 +361,18 @@ def test_an_impossible_run_folder_is_named(out, sample, capsys):
 
 
 def test_a_device_that_is_not_there_is_named(sample, tmp_path, program):
-    done = program("PI_MNIST", "FLP", "--data", sample, "--sample", "--device", "gpu", "--out", "run", cwd=tmp_path)
+    done = program(
+        "PI_MNIST",
+        "FLP",
+        "--data",
+        sample,
+        "--sample",
+        "--device",
+        "gpu",
+        "--out",
+        "run",
+        cwd=tmp_path,
+    )
     if done.returncode == 0:
         pytest.skip("there is a GPU")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--device cpu" in done.stderr
@@ -206,7 +387,11 @@ def test_compiled_programs_are_kept(sample, tmp_path, program, monkeypatch):
     assert program(*line, "first", cwd=tmp_path).stderr == ""
     # Only what always takes long to compile: the small programs are kept or not, as the machine is busy.
     name = "program-*" if jax.default_backend() == "cpu" else "jit_*run-*"
-    kept = [p for p in tmp_path.glob(f"cache/deep-learning-storage/programs-*/{name}") if p.stat().st_size > 1000]
+    kept = [
+        p
+        for p in tmp_path.glob(f"cache/deep-learning-storage/programs-*/{name}")
+        if p.stat().st_size > 1000
+    ]
     assert kept
     assert program(*line, "again", cwd=tmp_path).stderr == ""
     whole = {path: path.stat().st_size for path in kept}
@@ -231,14 +416,34 @@ def test_ranges_that_cannot_move_are_mentioned(sample, tmp_path, capsys):
 
 
 def test_killed_in_the_middle(sample, tmp_path, program):
-    line = ["PI_MNIST", "DFXP", "5", "9", "11", "10", "0.0001", "1", "--data", sample, "--sample", "--stop-after", "8"]
+    line = [
+        "PI_MNIST",
+        "DFXP",
+        "5",
+        "9",
+        "11",
+        "10",
+        "0.0001",
+        "1",
+        "--data",
+        sample,
+        "--sample",
+        "--stop-after",
+        "8",
+    ]
     undisturbed = program(*line, "--out", "undisturbed", cwd=tmp_path)
     assert undisturbed.returncode == 0 and undisturbed.stderr == ""
     often = "import sys, runs, main; runs.CHECKPOINT_SECONDS = 0; sys.exit(main.main(sys.argv[1:]))"
-    victim = subprocess.Popen([sys.executable, "-c", often, *map(str, line), "--out", tmp_path / "killed"], cwd=ROOT,
-                              stdout=subprocess.DEVNULL)
+    victim = subprocess.Popen(
+        [sys.executable, "-c", often, *map(str, line), "--out", tmp_path / "killed"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    )
     metrics, deadline = tmp_path / "killed" / "metrics.jsonl", time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 3) and time.monotonic() < deadline:
+    while (
+        not (metrics.exists() and metrics.read_text().count("\n") >= 3)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.002)
     victim.send_signal(signal.SIGSTOP)
     second = program(*line, "--out", "killed", cwd=tmp_path)
@@ -251,7 +456,15 @@ def test_killed_in_the_middle(sample, tmp_path, program):
 
 
 def test_a_folder_of_another_run_is_refused_with_the_difference(sample, tmp_path, capsys):
-    common = ["--data", str(sample), "--sample", "--stop-after", "0", "--out", str(tmp_path / "run")]
+    common = [
+        "--data",
+        str(sample),
+        "--sample",
+        "--stop-after",
+        "0",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main.main(["PI_MNIST", "FXP", "5", "19", "19", *common]) == 0
     capsys.readouterr()
     assert main.main(["PI_MNIST", "FXP", "5", "9", "19", *common]) == 2
@@ -283,9 +496,14 @@ def test_weights_that_become_infinite_stop_the_run(sample, tmp_path, monkeypatch
     assert main.main(["PI_MNIST", "FLP", "--data", str(sample), "--sample"]) == 1
     err = capsys.readouterr().err
     assert "epoch 1, layer" in err and "NaN or infinite" in err and err.count("\n") == 1
-    assert len((tmp_path / "runs" / "PI_MNIST_FLP_sample" / "metrics.jsonl").read_text().splitlines()) == 1
+    assert (
+        len((tmp_path / "runs" / "PI_MNIST_FLP_sample" / "metrics.jsonl").read_text().splitlines())
+        == 1
+    )
 
 
 def test_no_progress_bar_in_a_pipe(sample, tmp_path, program):
-    done = program("PI_MNIST", "FLP", "--data", sample, "--sample", "--stop-after", "1", cwd=tmp_path)
+    done = program(
+        "PI_MNIST", "FLP", "--data", sample, "--sample", "--stop-after", "1", cwd=tmp_path
+    )
     assert done.returncode == 0 and done.stderr == ""

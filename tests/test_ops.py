@@ -21,7 +21,10 @@ f4 = np.float32
 
 @cache
 def graph(function, *types):
-    inputs = {f"input{i}": pt.tensor(f"input{i}", dtype=dtype, shape=shape) for i, (dtype, shape) in enumerate(types)}
+    inputs = {
+        f"input{i}": pt.tensor(f"input{i}", dtype=dtype, shape=shape)
+        for i, (dtype, shape) in enumerate(types)
+    }
     outputs = function(*inputs.values())
     return inputs, list(outputs) if isinstance(outputs, tuple) else [outputs]
 
@@ -39,7 +42,9 @@ def loop(function, *types):
 
     @jax.jit
     def repeat(values, count):
-        start = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(code, values, {}))
+        start = jax.tree.map(
+            lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(code, values, {})
+        )
         return lax.fori_loop(0, count, lambda _, before: code(values, {}), start)
 
     return lambda values, _: repeat(values, np.int32(2))
@@ -48,7 +53,10 @@ def loop(function, *types):
 def call(make, function, arrays):
     arrays = [np.asarray(a) for a in arrays]
     values = {f"input{i}": a for i, a in enumerate(arrays)}
-    outputs = [np.asarray(a) for a in make(function, *((str(a.dtype), a.shape) for a in arrays))(values, {})]
+    outputs = [
+        np.asarray(a)
+        for a in make(function, *((str(a.dtype), a.shape) for a in arrays))(values, {})
+    ]
     return outputs if len(outputs) > 1 else outputs[0]
 
 
@@ -66,7 +74,10 @@ def run_vectorized(function, *arrays):
     """The same for two problems at once, the second with every input reversed: jax.vmap."""
     inputs, outputs = graph(function, *((str(a.dtype), a.shape) for a in map(np.asarray, arrays)))
     code = jax.jit(jax.vmap(lambda values: to_jax(inputs, [], outputs)(values, {})[0]))
-    pairs = {name: np.stack([a, np.flip(a)]) for name, a in zip(inputs, map(np.asarray, arrays), strict=True)}
+    pairs = {
+        name: np.stack([a, np.flip(a)])
+        for name, a in zip(inputs, map(np.asarray, arrays), strict=True)
+    }
     return np.asarray(code(pairs))
 
 
@@ -74,6 +85,7 @@ EVERYWHERE = pytest.mark.parametrize("run", [run, run_looped], ids=["alone", "lo
 
 
 # ------------------------------------------------------------------------------------------------------ elementwise
+
 
 def hard_to_round():
     n = np.arange(-40, 41) + 0.5
@@ -98,7 +110,9 @@ def test_every_power_of_two(run):
     n = np.arange(-126, 127, dtype="int32")
     np.testing.assert_array_equal(run(ops.power_of_two, n), (2.0**n).astype(f4))
     beyond = np.array([-(2**31) + 1, -1000, -127, 127, 1000, 2**31 - 1], "int32")
-    np.testing.assert_array_equal(run(ops.power_of_two, beyond), f4([2.0**-126] * 3 + [2.0**126] * 3))
+    np.testing.assert_array_equal(
+        run(ops.power_of_two, beyond), f4([2.0**-126] * 3 + [2.0**126] * 3)
+    )
 
 
 def momentum(update, gradient, M, rate):
@@ -133,8 +147,12 @@ BY = {divisor: quotient_by(divisor) for divisor in (3, 10, 255)}
 @EVERYWHERE
 @pytest.mark.parametrize("divisor", BY)
 def test_quotients_by_a_constant(run, divisor):
-    x = np.concatenate([np.random.RandomState(divisor).normal(size=20_000), np.arange(-300, 301)]).astype(f4)
-    assert np.count_nonzero(x * (f4(1) / f4(divisor)) != x / f4(divisor)) > 1000  # a reciprocal will not do
+    x = np.concatenate(
+        [np.random.RandomState(divisor).normal(size=20_000), np.arange(-300, 301)]
+    ).astype(f4)
+    assert (
+        np.count_nonzero(x * (f4(1) / f4(divisor)) != x / f4(divisor)) > 1000
+    )  # a reciprocal will not do
     np.testing.assert_array_equal(run(BY[divisor], x), x / f4(divisor))
 
 
@@ -148,6 +166,7 @@ def test_quotients_by_a_row_divisor(run):
 
 
 # ------------------------------------------------------------------------------------------------ sums and counts
+
 
 def pairs_of_pairs(row):
     if len(row) == 1:
@@ -191,8 +210,18 @@ def counts_at_least(v, thresholds):
     return ops.total_counts(ops.partial_counts(v, thresholds))[0]
 
 
-COUNT_SHAPES = [(1,), (7,), (1200,), (10_007,), (100, 97), (31, 37), (4, 3, 5, 5), (13, 2, 11, 3), (64, 1024),
-                (2, 96, 21, 21)]
+COUNT_SHAPES = [
+    (1,),
+    (7,),
+    (1200,),
+    (10_007,),
+    (100, 97),
+    (31, 37),
+    (4, 3, 5, 5),
+    (13, 2, 11, 3),
+    (64, 1024),
+    (2, 96, 21, 21),
+]
 
 
 @pytest.mark.parametrize("shape", COUNT_SHAPES, ids=str)
@@ -213,13 +242,21 @@ def test_counts_where_everything_overflows():
 
 
 def test_counts_of_several_tensors():
-    tensors = [np.random.RandomState(k).uniform(size=shape).astype(f4) for k, shape in enumerate(COUNT_SHAPES)]
+    tensors = [
+        np.random.RandomState(k).uniform(size=shape).astype(f4)
+        for k, shape in enumerate(COUNT_SHAPES)
+    ]
     thresholds = f4([[0.9 - k / 20, 0.5 - k / 20] for k in range(len(tensors))])
 
     def graph(thresholds, *tensors):
-        return ops.total_counts(*(ops.partial_counts(v, thresholds[k]) for k, v in enumerate(tensors)))
+        return ops.total_counts(
+            *(ops.partial_counts(v, thresholds[k]) for k, v in enumerate(tensors))
+        )
 
-    expected = [[np.count_nonzero(v >= t) for t in pair] for v, pair in zip(tensors, thresholds, strict=True)]
+    expected = [
+        [np.count_nonzero(v >= t) for t in pair]
+        for v, pair in zip(tensors, thresholds, strict=True)
+    ]
     assert run(graph, thresholds, *tensors).tolist() == expected
 
 
@@ -228,16 +265,21 @@ def test_counts_of_several_tensors():
 def test_counts_of_any_shape(shape, seed):
     v = np.random.RandomState(seed).uniform(size=shape).astype(f4)
     thresholds = f4([0.75, 0.25])
-    assert run(counts_at_least, v, thresholds).tolist() == [np.count_nonzero(v >= t) for t in thresholds]
+    assert run(counts_at_least, v, thresholds).tolist() == [
+        np.count_nonzero(v >= t) for t in thresholds
+    ]
 
 
 @pytest.mark.parametrize("shape", [(37,), (100, 12), (4, 6, 5, 5)], ids=str)
 def test_counts_in_a_loop(shape):
     v, thresholds = np.random.RandomState(0).uniform(size=shape).astype(f4), f4([0.9, 0.45])
-    assert run_looped(counts_at_least, v, thresholds).tolist() == [np.count_nonzero(v >= t) for t in thresholds]
+    assert run_looped(counts_at_least, v, thresholds).tolist() == [
+        np.count_nonzero(v >= t) for t in thresholds
+    ]
 
 
 # --------------------------------------------------------------------------------------------------- convolution
+
 
 def rows_first(x):
     """(B, C, H, W) -> (H, C, W, B)."""
@@ -263,12 +305,22 @@ def correlation_and_gradients(pad):
     return graph
 
 
-@pytest.mark.parametrize(("images", "filters", "pad", "run"), [
-    ((2, 3, 6, 6), (4, 3, 3, 3), 0, run), ((2, 3, 6, 6), (4, 3, 3, 3), 1, run_looped),
-    ((1, 2, 5, 7), (3, 2, 5, 4), 2, run), ((3, 1, 4, 4), (2, 1, 5, 5), 3, run), ((2, 2, 8, 8), (2, 2, 8, 8), 0, run)])
+@pytest.mark.parametrize(
+    ("images", "filters", "pad", "run"),
+    [
+        ((2, 3, 6, 6), (4, 3, 3, 3), 0, run),
+        ((2, 3, 6, 6), (4, 3, 3, 3), 1, run_looped),
+        ((1, 2, 5, 7), (3, 2, 5, 4), 2, run),
+        ((3, 1, 4, 4), (2, 1, 5, 5), 3, run),
+        ((2, 2, 8, 8), (2, 2, 8, 8), 0, run),
+    ],
+)
 def test_correlation_and_its_gradients(images, filters, pad, run):
     rng = np.random.RandomState(pad)
-    x, W = rng.randint(-8, 9, images).astype(f4), rng.randint(-8, 9, filters).astype(f4)  # exact sums
+    x, W = (
+        rng.randint(-8, 9, images).astype(f4),
+        rng.randint(-8, 9, filters).astype(f4),
+    )  # exact sums
     expected = ref.correlate(x, W, pad)
     dz = rng.randint(-8, 9, expected.shape).astype(f4)
     z, dx, dW = run(correlation_and_gradients(pad), x, W, dz)
@@ -282,16 +334,25 @@ def test_correlation_and_its_gradients(images, filters, pad, run):
 def test_both_ways_to_compute_a_correlation(monkeypatch, maps, pad):
     """XLA's convolution, which other devices use, and the products of rows are the same function of the same arrays."""
     rng = np.random.RandomState(pad)
-    x, W = rng.randint(-8, 9, (6, maps, 7, 4)).astype(f4), rng.randint(-8, 9, (5, maps, 4, 5)).astype(f4)
+    x, W = (
+        rng.randint(-8, 9, (6, maps, 7, 4)).astype(f4),
+        rng.randint(-8, 9, (5, maps, 4, 5)).astype(f4),
+    )
     dz = rng.randint(-8, 9, (6 + 2 * pad - 3, 5, 7 + 2 * pad - 4, 4)).astype(f4)
-    calls = [(ops.Correlation(pad, True), x, W), (ops.CorrelationInputGradient(pad), dz, W),
-             (ops.CorrelationFilterGradient(pad, True), x, dz)]
+    calls = [
+        (ops.Correlation(pad, True), x, W),
+        (ops.CorrelationInputGradient(pad), dz, W),
+        (ops.CorrelationFilterGradient(pad, True), x, dz),
+    ]
     results = []
     for explicit in (True, False):
         monkeypatch.setattr(ops, "_explicit_products", lambda explicit=explicit: explicit)
         results.append([np.asarray(op.apply(*arrays)) for op, *arrays in calls])
         for (op, *arrays), computed in zip(calls, results[-1], strict=True):
-            assert op.result(*((a.shape, str(a.dtype)) for a in arrays)) == (computed.shape, "float32")
+            assert op.result(*((a.shape, str(a.dtype)) for a in arrays)) == (
+                computed.shape,
+                "float32",
+            )
     for products, convolution in zip(*results, strict=True):
         assert products.any()
         np.testing.assert_array_equal(products, convolution)
@@ -308,10 +369,13 @@ def test_correlation_is_computed_in_full_precision():
     rng = np.random.RandomState(8)
     x, W = rng.normal(size=(2, 6, 9, 9)).astype(f4), rng.normal(size=(4, 6, 5, 5)).astype(f4)
     terms = ref.correlate(np.abs(x), np.abs(W), 2)
-    assert (np.abs(run(correlation(2), x, W) - ref.correlate(x, W, 2)) <= 150 * 2.0**-24 * terms).all()
+    assert (
+        np.abs(run(correlation(2), x, W) - ref.correlate(x, W, 2)) <= 150 * 2.0**-24 * terms
+    ).all()
 
 
 # ------------------------------------------------------------------------------------------------------- pooling
+
 
 @cache
 def pooling(size, stride):
@@ -332,9 +396,22 @@ def pooling_case(size, stride, sides):
     return (x, g), (pooled, ref.unpool(x, pooled, g, size, stride))
 
 
-@pytest.mark.parametrize(("size", "stride", "sides"), [
-    (4, 2, (6, 7)), (4, 2, (8, 21)), (3, 2, (6, 7)), (3, 2, (8, 32)), (2, 2, (6, 7)), (2, 2, (8, 5)), (3, 1, (6, 7)),
-    (3, 3, (7, 8)), (1, 1, (4, 5)), (5, 2, (6, 9)), (5, 3, (7, 10))])
+@pytest.mark.parametrize(
+    ("size", "stride", "sides"),
+    [
+        (4, 2, (6, 7)),
+        (4, 2, (8, 21)),
+        (3, 2, (6, 7)),
+        (3, 2, (8, 32)),
+        (2, 2, (6, 7)),
+        (2, 2, (8, 5)),
+        (3, 1, (6, 7)),
+        (3, 3, (7, 8)),
+        (1, 1, (4, 5)),
+        (5, 2, (6, 9)),
+        (5, 3, (7, 10)),
+    ],
+)
 def test_pooling_and_its_gradient(size, stride, sides):
     (x, g), (pooled, dx) = pooling_case(size, stride, sides)
     assert size == 1 or dx.sum() != g.sum()  # ties get more than there was
@@ -353,25 +430,53 @@ def test_a_constant_image_is_all_ties():
     x, g = np.full((1, 1, 5, 5), -3, f4), f4([[1, 10], [100, 1000]]).reshape(1, 1, 2, 2)
     pooled, dx = run(pooling(3, 2), x, g)
     assert (pooled == -3).all()  # no border pixels of another value
-    top, middle, bottom = [1, 1, 11, 10, 10], [101, 101, 1111, 1010, 1010], [100, 100, 1100, 1000, 1000]
+    top, middle, bottom = (
+        [1, 1, 11, 10, 10],
+        [101, 101, 1111, 1010, 1010],
+        [100, 100, 1100, 1000, 1000],
+    )
     assert dx[0, 0].tolist() == [top, top, middle, bottom, bottom]
 
 
 # ------------------------------------------------------------------------------------------------- vectorized, others
 
-@pytest.mark.parametrize(("function", "plain", "arrays"), [
-    (ops.round_half_away_from_zero, ref.round_half_away, [hard_to_round()]),
-    (ops.half_precision, ref.half, [hard_to_round() * f4(1e-3)]),
-    (ops.column_norm, lambda W: np.sqrt((W.astype("f8") ** 2).sum(0).astype("f4")),
-     [np.random.RandomState(0).normal(size=(50, 6)).astype(f4)]),
-    (counts_at_least, lambda v, t: [np.count_nonzero(v >= k) for k in t],
-     [np.random.RandomState(0).uniform(size=(30, 7)).astype(f4), f4([0.5, 0.25])]),
-    (ops.rounded_quotient, np.divide, [np.random.RandomState(0).uniform(1, 2, (30, 7)).astype(f4) for _ in range(2)]),
-    (correlation(1), lambda x, W: ref.correlate(x, W, 1),
-     [np.arange(50, dtype=f4).reshape(1, 2, 5, 5), np.arange(36, dtype=f4).reshape(2, 2, 3, 3)]),
-    (lambda x, g: pooling(3, 2)(x, g)[1], lambda x, g: ref.unpool(x, ref.max_pool(x, 3, 2), g, 3, 2),
-     pooling_case(3, 2, (7, 8))[0]),
-], ids=["round", "half", "column_norm", "count", "quotient", "correlation", "pooling"])
+
+@pytest.mark.parametrize(
+    ("function", "plain", "arrays"),
+    [
+        (ops.round_half_away_from_zero, ref.round_half_away, [hard_to_round()]),
+        (ops.half_precision, ref.half, [hard_to_round() * f4(1e-3)]),
+        (
+            ops.column_norm,
+            lambda W: np.sqrt((W.astype("f8") ** 2).sum(0).astype("f4")),
+            [np.random.RandomState(0).normal(size=(50, 6)).astype(f4)],
+        ),
+        (
+            counts_at_least,
+            lambda v, t: [np.count_nonzero(v >= k) for k in t],
+            [np.random.RandomState(0).uniform(size=(30, 7)).astype(f4), f4([0.5, 0.25])],
+        ),
+        (
+            ops.rounded_quotient,
+            np.divide,
+            [np.random.RandomState(0).uniform(1, 2, (30, 7)).astype(f4) for _ in range(2)],
+        ),
+        (
+            correlation(1),
+            lambda x, W: ref.correlate(x, W, 1),
+            [
+                np.arange(50, dtype=f4).reshape(1, 2, 5, 5),
+                np.arange(36, dtype=f4).reshape(2, 2, 3, 3),
+            ],
+        ),
+        (
+            lambda x, g: pooling(3, 2)(x, g)[1],
+            lambda x, g: ref.unpool(x, ref.max_pool(x, 3, 2), g, 3, 2),
+            pooling_case(3, 2, (7, 8))[0],
+        ),
+    ],
+    ids=["round", "half", "column_norm", "count", "quotient", "correlation", "pooling"],
+)
 def test_vectorized(function, plain, arrays):
     first, second = run_vectorized(function, *arrays)
     np.testing.assert_array_equal(first, plain(*arrays))

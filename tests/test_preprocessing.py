@@ -42,6 +42,7 @@ def real_images(n):
 
 # ------------------------------------------------------------------------------------------------- GCN
 
+
 def reference_gcn(x, scale):
     """Image by image in float64."""
     rows = []
@@ -70,7 +71,9 @@ def test_gcn_of_hardly_any_contrast():
     x[1, 5] += 1
     out = global_contrast_normalize(x, 55)
     assert not out[[0, 2, 3, 4]].any()
-    assert np.abs(out - reference_gcn(x, 55)).max() < 1e-5 and out[1, 5] == pytest.approx(55, rel=1e-3)
+    assert np.abs(out - reference_gcn(x, 55)).max() < 1e-5 and out[1, 5] == pytest.approx(
+        55, rel=1e-3
+    )
     faint = np.zeros((2, 3072))
     faint[:, 0] = 1e-9, 1e-7  # divisors with scale 1: below and above 1e-8
     out = global_contrast_normalize(faint, 1)
@@ -79,17 +82,18 @@ def test_gcn_of_hardly_any_contrast():
 
 # ------------------------------------------------------------------------------------------------- ZCA
 
+
 def reference_zca(x, others):
     """`others` whitened by the statistics of x, through the square root of a matrix instead of eigenvalues."""
     x, others = np.asarray(x, np.float64), np.asarray(others, np.float64)
-    C = np.cov(x.T, ddof=0) + .1 * np.eye(x.shape[1])
+    C = np.cov(x.T, ddof=0) + 0.1 * np.eye(x.shape[1])
     return np.linalg.solve(scipy.linalg.sqrtm(C), (others - x.sum(0) / len(x)).T).T
 
 
 def check_zca(x, n=700):
     x = x[:, 1000:1100].astype(np.float32)
     fit, other = x[:n], x[n:]
-    zca = ZCA.fit(fit, bias=.1)
+    zca = ZCA.fit(fit, bias=0.1)
     assert zca.mean.dtype == zca.P.dtype == np.float64 and np.allclose(zca.P, zca.P.T)
     out = zca.apply(fit)
     assert out.dtype == np.float32
@@ -98,7 +102,7 @@ def check_zca(x, n=700):
     assert np.abs(zca.apply(other) - reference_zca(fit, other)).max() < 10 * tolerance
     # whitened, up to what the bias holds back: C (C + 0.1 I)^-1
     C = np.cov(fit.astype(np.float64).T, ddof=0)
-    predicted = C @ np.linalg.inv(C + .1 * np.eye(100))
+    predicted = C @ np.linalg.inv(C + 0.1 * np.eye(100))
     found = np.cov(out.astype(np.float64).T, ddof=0)
     assert np.abs(found - predicted).max() < 1e-5
     assert np.abs(out.mean(0, dtype=np.float64)).max() < tolerance
@@ -119,7 +123,11 @@ def test_zca_of_fewer_images_than_features(images, n):
 def test_zca_of_real_images():
     found = check_zca(global_contrast_normalize(real_images(1000), 55))
     whitened = np.diag(found)
-    assert .05 < whitened.min() and whitened.max() < .8 and np.abs(found - np.diag(whitened)).max() < .35
+    assert (
+        0.05 < whitened.min()
+        and whitened.max() < 0.8
+        and np.abs(found - np.diag(whitened)).max() < 0.35
+    )
 
 
 def test_zca_shows_progress(images):
@@ -131,19 +139,24 @@ def test_zca_shows_progress(images):
 
 # ------------------------------------------------------------------------------------------------- LCN
 
+
 def reference_lcn(x, channels=3):
     """49 shifted copies of each channel, in float64."""
     i, j = np.mgrid[-3:4, -3:4]
-    K = np.exp(-(i**2 + j**2) / 8.)
+    K = np.exp(-(i**2 + j**2) / 8.0)
     K /= K.sum()
 
     def convolve(X):
         padded = np.pad(X, [(0, 0), (0, 0), (3, 3), (3, 3)])
-        return sum(K[a, b] * padded[:, :, a:a + 32, b:b + 32] for a in range(7) for b in range(7))
+        return sum(
+            K[a, b] * padded[:, :, a : a + 32, b : b + 32] for a in range(7) for b in range(7)
+        )
 
     X = np.array(x, np.float64).reshape(-1, 3, 32, 32)
     v, d = X - convolve(X), np.sqrt(convolve(X**2))
-    X[:, :channels] = (v / np.maximum(np.maximum(d, d.mean((2, 3))[:, :, None, None]), 1e-4))[:, :channels]
+    X[:, :channels] = (v / np.maximum(np.maximum(d, d.mean((2, 3))[:, :, None, None]), 1e-4))[
+        :, :channels
+    ]
     return X.reshape(-1, 3072)
 
 
@@ -152,7 +165,9 @@ def check_lcn(x):
     assert out.dtype == np.float32 and np.abs(out - expected).max() < 2e-5
     first = local_contrast_normalize(x, "first")
     # The last bits of a matrix product depend on how many rows it has, on some processors.
-    assert np.abs(first[:, :1024] - out[:, :1024]).max() < 1e-5 and np.array_equal(first[:, 1024:], x[:, 1024:])
+    assert np.abs(first[:, :1024] - out[:, :1024]).max() < 1e-5 and np.array_equal(
+        first[:, 1024:], x[:, 1024:]
+    )
     return out
 
 
@@ -163,7 +178,7 @@ def test_lcn(images):
     assert np.array_equal(x, before)
     # local means are gone, and the local contrast is of one size whatever the image's is
     middle = out.reshape(-1, 3, 32, 32)[..., 4:-4, 4:-4]
-    assert np.abs(middle.mean((1, 2, 3))).max() < .15 and .2 < middle.std() < .8
+    assert np.abs(middle.mean((1, 2, 3))).max() < 0.15 and 0.2 < middle.std() < 0.8
     assert np.abs(local_contrast_normalize(7 * x) - out).max() < 1e-4
 
 
@@ -173,16 +188,27 @@ def test_lcn_of_real_images():
 
 def test_lcn_border_and_constant_image():
     i, j = np.mgrid[-3:4, -3:4]
-    K = np.exp(-(i**2 + j**2) / 8.) / np.exp(-(i**2 + j**2) / 8.).sum()
+    K = np.exp(-(i**2 + j**2) / 8.0) / np.exp(-(i**2 + j**2) / 8.0).sum()
     x = np.full((1, 3, 32, 32), 2, np.float32)
     out = local_contrast_normalize(x.reshape(1, -1)).reshape(3, 32, 32)
     assert np.abs(out[:, 3:-3, 3:-3]).max() < 1e-6  # the window is inside: v = 0
-    d = np.sqrt([[4 * K[max(3 - r, 0):35 - r, max(3 - c, 0):35 - c].sum() for c in range(32)] for r in range(32)])
-    for row, column in ((0, 0), (0, 31), (31, 31), (2, 15), (15, 30)):  # beyond the border there are zeros
-        weight = d[row, column]**2 / 4
+    d = np.sqrt(
+        [
+            [4 * K[max(3 - r, 0) : 35 - r, max(3 - c, 0) : 35 - c].sum() for c in range(32)]
+            for r in range(32)
+        ]
+    )
+    for row, column in (
+        (0, 0),
+        (0, 31),
+        (31, 31),
+        (2, 15),
+        (15, 30),
+    ):  # beyond the border there are zeros
+        weight = d[row, column] ** 2 / 4
         expected = 2 * (1 - weight) / max(d[row, column], d.mean())
         assert out[:, row, column] == pytest.approx(np.full(3, expected), abs=1e-5)
-    assert out[0, 0, 0] > .5
+    assert out[0, 0, 0] > 0.5
 
 
 def test_lcn_floor():
@@ -190,7 +216,9 @@ def test_lcn_floor():
     x[0, 600], x[1, 600] = 1e-6, 1
     out = local_contrast_normalize(x)
     assert not out[2].any()
-    assert out[0, 600] == pytest.approx(1e-6 * out[1, 600] * reference_divisor(x[1]) / 1e-4, rel=1e-4)
+    assert out[0, 600] == pytest.approx(
+        1e-6 * out[1, 600] * reference_divisor(x[1]) / 1e-4, rel=1e-4
+    )
     assert np.abs(out - reference_lcn(x)).max() < 1e-6
 
 
@@ -198,7 +226,7 @@ def reference_divisor(x):
     """What the pixel 600 of x is divided by."""
     out = reference_lcn(x[None])[0, 600]
     i, j = np.mgrid[-3:4, -3:4]
-    return (1 - 1 / np.exp(-(i**2 + j**2) / 8.).sum()) / out
+    return (1 - 1 / np.exp(-(i**2 + j**2) / 8.0).sum()) / out
 
 
 def test_lcn_wrong_option():
@@ -207,6 +235,7 @@ def test_lcn_wrong_option():
 
 
 # ---------------------------------------------------------------------------------------- split of SVHN
+
 
 def reference_split(labels, more, counts, part):
     """With lists, as the text of SPEC section 12 goes."""
@@ -240,10 +269,13 @@ def test_split_with_too_few_images():
     labels = np.repeat(np.arange(1, 11), 3)
     split_svhn(labels, labels, {"train": 3, "extra": 0})
     with pytest.raises(DataError, match="extra has 2 images with label 7"):
-        split_svhn(labels, labels[labels.cumsum() != labels[labels <= 7].sum()], {"train": 3, "extra": 3})
+        split_svhn(
+            labels, labels[labels.cumsum() != labels[labels <= 7].sum()], {"train": 3, "extra": 3}
+        )
 
 
 # ------------------------------------------------------------------------------------- CIFAR-10, its cache
+
 
 @pytest.fixture(scope="module")
 def whitened(sample):
@@ -252,7 +284,7 @@ def whitened(sample):
 
 
 def cache(folder):
-    path, = (folder / "cifar10").glob("preprocessed-*")
+    (path,) = (folder / "cifar10").glob("preprocessed-*")
     return path
 
 
@@ -266,7 +298,10 @@ def test_cifar10(whitened, images):
     # x = W C^-1/2 exactly if x C x^T = W W^T, and x W^T is symmetric and positive: on every sixth image
     W = np.concatenate([fit, reference_gcn(test_x, 55)])[::6] - fit.mean(0)
     out, across = np.float64(x[::6]), np.float64(x[::6]) @ (fit - fit.mean(0)).T
-    assert np.abs(across @ across.T / 1000 + .1 * out @ out.T - W @ W.T).max() < 1e-5 * (W**2).sum(1).max()
+    assert (
+        np.abs(across @ across.T / 1000 + 0.1 * out @ out.T - W @ W.T).max()
+        < 1e-5 * (W**2).sum(1).max()
+    )
     S = out @ W.T
     assert np.abs(S - S.T).max() < 1e-6 * np.abs(S).max() and np.linalg.eigvalsh(S).min() > 0
     assert x.dtype == np.float32
@@ -278,7 +313,9 @@ def test_cifar10(whitened, images):
 def test_cache_is_used(whitened, monkeypatch, capfd):
     monkeypatch.setattr(preprocessing, "_whitened", lambda *_: pytest.fail("made again"))
     data = load("CIFAR10", whitened[0], sample=True)
-    assert np.array_equal(data.train.x, whitened[1].train.x) and data.identity == whitened[1].identity
+    assert (
+        np.array_equal(data.train.x, whitened[1].train.x) and data.identity == whitened[1].identity
+    )
     assert capfd.readouterr() == ("", "")
 
 
@@ -300,14 +337,35 @@ def flip(path, at):
         file.write(bytes([byte ^ 1]))
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: flip(path / "train.npy", 7_000_001), lambda path: flip(path / "test.npy", 8),
-    lambda path: flip(path / "test.npy", 70), lambda path: os.truncate(path / "train.npy", 5_000_000),
-    lambda path: os.truncate(path / "test.npy", 0), lambda path: (path / "test.npy").unlink(),
-    lambda path: (path / "sums.json").write_text("{"), lambda path: (path / "sums.json").write_text("[]"),
-    lambda path: (path / "sums.json").unlink(), lambda path: np.save(path / "test.npy", np.zeros((200, 3072))),
-    lambda path: np.save(path / "test.npy", np.zeros((199, 3072), np.float32))],
-    ids=["bit", "version", "header", "half", "empty", "gone", "sums cut", "sums", "no sums", "float64", "short"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: flip(path / "train.npy", 7_000_001),
+        lambda path: flip(path / "test.npy", 8),
+        lambda path: flip(path / "test.npy", 70),
+        lambda path: os.truncate(path / "train.npy", 5_000_000),
+        lambda path: os.truncate(path / "test.npy", 0),
+        lambda path: (path / "test.npy").unlink(),
+        lambda path: (path / "sums.json").write_text("{"),
+        lambda path: (path / "sums.json").write_text("[]"),
+        lambda path: (path / "sums.json").unlink(),
+        lambda path: np.save(path / "test.npy", np.zeros((200, 3072))),
+        lambda path: np.save(path / "test.npy", np.zeros((199, 3072), np.float32)),
+    ],
+    ids=[
+        "bit",
+        "version",
+        "header",
+        "half",
+        "empty",
+        "gone",
+        "sums cut",
+        "sums",
+        "no sums",
+        "float64",
+        "short",
+    ],
+)
 def test_damaged_cache_is_made_again(cheap, whitened, capfd, damage):
     folder, made = cheap
     damage(cache(folder))
@@ -328,7 +386,7 @@ def test_stale_cache_is_made_again_and_the_old_one_deleted(cheap, monkeypatch, c
     assert made == [1] and data.identity["preprocessing"] == "2"
     assert cache(folder) != old and not old.exists()
     assert "another version: made again" in capfd.readouterr().err
-    monkeypatch.setattr(preprocessing, "ZCA_BIAS", .2)
+    monkeypatch.setattr(preprocessing, "ZCA_BIAS", 0.2)
     load("CIFAR10", folder, sample=True)
     assert made == [1, 1]
 
@@ -395,15 +453,20 @@ def test_damaged_pickle_is_not_hidden_by_the_cache(cheap):
 
 # ---------------------------------------------------------------------------------------- command line
 
+
 def test_program(cheap, capsys, monkeypatch):
     folder, made = cheap
     assert cifar10_preprocessing.main(["--sample", "--data", str(folder)]) == 0
     assert "900 train, 100 valid, 200 test" in capsys.readouterr().out and made == []
     monkeypatch.setattr(datasets, "_reachable", lambda *_: [])
     monkeypatch.setenv("PYLEARN2_DATA_PATH", str(folder / "nothing"))
-    for arguments, part in (([], "cifar-10-python.tar.gz missing"), (["--data", str(folder)], "use --sample"),
-                            (["--nothing"], "--nothing"), (["DIR"], "DIR"),
-                            (["--sample", "--data", str(cache(folder) / "train.npy")], "no sample")):
+    for arguments, part in (
+        ([], "cifar-10-python.tar.gz missing"),
+        (["--data", str(folder)], "use --sample"),
+        (["--nothing"], "--nothing"),
+        (["DIR"], "DIR"),
+        (["--sample", "--data", str(cache(folder) / "train.npy")], "no sample"),
+    ):
         with pytest.raises(SystemExit) as stop:
             cifar10_preprocessing.main(arguments)
         out, err = capsys.readouterr()

@@ -13,8 +13,22 @@ SETTINGS = Settings("PI_MNIST", "FXP", 5, 9, 11)
 def test_runs_are_told_apart_by_what_counts():
     assert describe(SETTINGS) == ["PI_MNIST", "FXP", "5", "9", "11"]
     assert describe(Settings("MNIST", "FLP", 5, 9, 11)) == ["MNIST", "FLP"]
-    other = Settings("SVHN", "DFXP", -5, 9, 11, 100, 0.0001, 2, epochs=3, seed=7, streams="published")
-    assert describe(other) == ["SVHN", "DFXP", "-5", "9", "11", "100", "0.0001", "2", "epochs3", "seed7", "published"]
+    other = Settings(
+        "SVHN", "DFXP", -5, 9, 11, 100, 0.0001, 2, epochs=3, seed=7, streams="published"
+    )
+    assert describe(other) == [
+        "SVHN",
+        "DFXP",
+        "-5",
+        "9",
+        "11",
+        "100",
+        "0.0001",
+        "2",
+        "epochs3",
+        "seed7",
+        "published",
+    ]
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
@@ -44,7 +58,9 @@ def test_config_round_trip_and_comparison(tmp_path):
     assert again.finished() is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": 3}', "\x00", '{"settings": {}, "data": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"settings": 3}', "\x00", '{"settings": {}, "data": {}}']
+)
 def test_a_damaged_config_is_named(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(RunError, match=r"config\.json cannot be read"):
@@ -53,8 +69,14 @@ def test_a_damaged_config_is_named(tmp_path, text):
 
 def test_a_record_cut_short_is_not_read(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    record = {"epoch": 0, "validation_error": 90.0, "test_error": 90.0, "best_epoch": 0, "best_validation_error": 90.0,
-              "best_test_error": 90.0}
+    record = {
+        "epoch": 0,
+        "validation_error": 90.0,
+        "test_error": 90.0,
+        "best_epoch": 0,
+        "best_validation_error": 90.0,
+        "best_test_error": 90.0,
+    }
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n" + '{"epoch": 1, "LR": 0.')
     assert Run(tmp_path).records() == [record]
 

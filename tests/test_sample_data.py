@@ -29,7 +29,11 @@ def sample(tmp_path_factory):
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_manifests(sample):
@@ -40,7 +44,10 @@ def test_manifests(sample):
         assert files
         for path in files:
             assert manifest["files"][path.name] == hashlib.md5(path.read_bytes()).hexdigest()
-    assert manifest["valid_per_class"] == {"train": 10, "extra": 5}  # of SVHN, in SPEC section 12's 400 : 200
+    assert manifest["valid_per_class"] == {
+        "train": 10,
+        "extra": 5,
+    }  # of SVHN, in SPEC section 12's 400 : 200
     assert manifest["split"] == {"train": 1050, "valid": 150, "test": 200}
     assert not list(sample.rglob(".*"))
 
@@ -67,16 +74,16 @@ LABELS, INK = [2, 4, 2, 0, 7, 8, 0, 8, 5, 2], 181203.59563866258  # of GENERATOR
 def test_digits_can_be_learned_but_not_trivially(sample):
     data = load_mnist(sample, sample=True)
     x, y, test = data.train.x, data.train.y, data.test
-    nearest = ((x ** 2).sum(1) - 2 * test.x @ x.T).argmin(1)
-    assert 0 < (y[nearest].argmax(1) != test.y.argmax(1)).mean() < .06
+    nearest = ((x**2).sum(1) - 2 * test.x @ x.T).argmin(1)
+    assert 0 < (y[nearest].argmax(1) != test.y.argmax(1)).mean() < 0.06
     linear = np.linalg.solve(x.T @ x + 100 * np.eye(784), x.T @ y)
-    assert .05 < ((test.x @ linear).argmax(1) != test.y.argmax(1)).mean() < .35
+    assert 0.05 < ((test.x @ linear).argmax(1) != test.y.argmax(1)).mean() < 0.35
 
 
 def test_every_part_has_every_digit_and_no_two_images_are_equal(sample):
     data = load_mnist(sample, sample=True)
     for part in (data.train, data.valid, data.test):
-        assert part.y.sum(0).min() > .08 * len(part)
+        assert part.y.sum(0).min() > 0.08 * len(part)
     x, _, test_x, _, _ = read_cifar10_pickles(sample, sample=True)
     svhn = [read_svhn_mat(path)[0] for path in (sample / FOLDERS["svhn"]).glob("*.mat")]
     grey = [part.x for part in (data.train, data.valid, data.test)]
@@ -96,7 +103,9 @@ def test_draw():
     ink = draw(np.arange(10), 20, np.random.RandomState(3))
     assert ink.shape == (10, 20, 20) and ink.dtype == np.float32
     assert ink.min() == 0 and ink.max() == 1
-    assert ink[:, [0, -1]].mean() < .05 and ((ink > .5).mean((1, 2)) > .03).all()  # in the frame, and visible
+    assert (
+        ink[:, [0, -1]].mean() < 0.05 and ((ink > 0.5).mean((1, 2)) > 0.03).all()
+    )  # in the frame, and visible
 
 
 def test_gzip_header_has_no_time():
@@ -105,12 +114,20 @@ def test_gzip_header_has_no_time():
 
 
 def test_idx_bytes():
-    assert idx_bytes(np.array([[1, 2, 3]], np.uint8)) == b"\0\0\x08\x02\0\0\0\x01\0\0\0\x03\x01\x02\x03"
+    assert (
+        idx_bytes(np.array([[1, 2, 3]], np.uint8))
+        == b"\0\0\x08\x02\0\0\0\x01\0\0\0\x03\x01\x02\x03"
+    )
 
 
-@given(st.recursive(
-    st.integers(-2 ** 31, 2 ** 31 - 1) | st.binary(max_size=300),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.binary(max_size=5), inner, max_size=5)))
+@given(
+    st.recursive(
+        st.integers(-(2**31), 2**31 - 1) | st.binary(max_size=300),
+        lambda inner: (
+            st.lists(inner, max_size=5) | st.dictionaries(st.binary(max_size=5), inner, max_size=5)
+        ),
+    )
+)
 def test_pickle_bytes_says_what_it_was_given(value):
     assert pickle.loads(pickle_bytes(value), encoding="bytes") == value
 
@@ -125,6 +142,7 @@ def test_pickle_bytes_has_only_the_names_of_the_official_batches():
 
 # --------------------------------------------------------------------------------------- what is there
 
+
 def test_existing_sample_is_left_as_it_is(tmp_path):
     ensure_sample(tmp_path, ["mnist"], seed=7)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -135,8 +153,9 @@ def test_existing_sample_is_left_as_it_is(tmp_path):
         ensure_sample(tmp_path, ["mnist"], seed=8)
 
 
-@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte.gz", "notes.txt",
-                                  "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte.gz", "notes.txt", "manifest.json"]
+)
 def test_other_files_are_never_touched(tmp_path, name):
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / name).write_text("mine")
@@ -182,7 +201,7 @@ def test_somebody_else_being_faster_is_no_error(tmp_path, monkeypatch):
     assert len(contents(tmp_path)) == 5
 
 
-@pytest.mark.parametrize("arguments", [{"seed": -1}, {"seed": 2 ** 32}, {"tasks": ["MNIST"]}])
+@pytest.mark.parametrize("arguments", [{"seed": -1}, {"seed": 2**32}, {"tasks": ["MNIST"]}])
 def test_bad_arguments(tmp_path, arguments):
     with pytest.raises(ValueError, match=r"seed|no sample"):
         ensure_sample(tmp_path, **arguments)
@@ -191,9 +210,15 @@ def test_bad_arguments(tmp_path, arguments):
 
 # ---------------------------------------------------------------------------------------- command line
 
+
 def program(*arguments):
-    return subprocess.run([sys.executable, "-m", "utilities.sample_data", *map(str, arguments)], text=True,
-                          capture_output=True, cwd=Path(__file__).parents[1], timeout=60)
+    return subprocess.run(
+        [sys.executable, "-m", "utilities.sample_data", *map(str, arguments)],
+        text=True,
+        capture_output=True,
+        cwd=Path(__file__).parents[1],
+        timeout=60,
+    )
 
 
 def test_program(tmp_path, sample):
@@ -201,14 +226,22 @@ def test_program(tmp_path, sample):
     assert done.returncode == 0 and str(tmp_path / "new") in done.stdout and done.stderr == ""
     assert contents(tmp_path / "new") == contents(sample)  # in another process, too
     again = program(tmp_path / "new", "--seed", 3)
-    assert again.returncode == 2 and len(again.stderr.splitlines()) == 1 and "seed 0" in again.stderr
+    assert (
+        again.returncode == 2 and len(again.stderr.splitlines()) == 1 and "seed 0" in again.stderr
+    )
 
 
 def test_program_bad_input_is_one_line_and_status_2(tmp_path, capsys):
     (tmp_path / "file").touch()
     new, file = str(tmp_path / "x"), str(tmp_path / "file")
-    for arguments in ([], ["a", "b"], [new, "--seed", "q"], [new, "--seed", "-1"], [file],
-                      [new, "--nothing"]):
+    for arguments in (
+        [],
+        ["a", "b"],
+        [new, "--seed", "q"],
+        [new, "--seed", "-1"],
+        [file],
+        [new, "--nothing"],
+    ):
         with pytest.raises(SystemExit) as stop:
             sample_data.main(arguments)
         out, err = capsys.readouterr()

@@ -78,6 +78,7 @@ def contents(folder):
 
 # ------------------------------------------------------------------------------------------- what is in it
 
+
 def test_sample_is_ready_on_first_use(sample):
     data = load("SVHN", sample, sample=True)
     assert data.name == "SVHN sample" and sorted(contents(sample / H5)) == sorted(FILES.values())
@@ -95,7 +96,10 @@ def raw(sample):
     for name in ("train", "test", "extra"):
         mat = scipy.io.loadmat(sample / "SVHN" / "format2" / f"{name}_32x32.mat")
         x = [mat["X"][:, :, channel].reshape(1024, -1).T for channel in range(3)]
-        mats[name] = np.concatenate(x, axis=1).astype(np.float64), [int(label) for label in mat["y"].ravel()]
+        mats[name] = (
+            np.concatenate(x, axis=1).astype(np.float64),
+            [int(label) for label in mat["y"].ravel()],
+        )
     return mats
 
 
@@ -106,7 +110,10 @@ def test_content(sample, raw, part):
         rows = list(range(200))
         np.random.RandomState(322).shuffle(rows)
     else:
-        x, labels = np.concatenate([raw["train"][0], raw["extra"][0]]), raw["train"][1] + raw["extra"][1]
+        x, labels = (
+            np.concatenate([raw["train"][0], raw["extra"][0]]),
+            raw["train"][1] + raw["extra"][1],
+        )
         rows = reference_split(raw["train"][1], raw["extra"][1], (10, 5), part)
     expected = reference_lcn(reference_gcn(x[rows], 1))
     found, y = getattr(load("SVHN", sample, sample=True), part).read(0, len(rows))
@@ -117,9 +124,15 @@ def test_content(sample, raw, part):
 def test_digit_0_is_class_9(sample, raw):
     """Label 10 in the .mat."""
     data = load("SVHN", sample, sample=True)
-    counts = [sum(getattr(data, part).read(0, n)[1].sum(0)[9] for part, n in SIZES.items() if part in some)
-              for some in (["train", "valid"], ["test"])]
-    assert counts == [sum(raw[name][1].count(10) for name in names) for names in (["train", "extra"], ["test"])]
+    counts = [
+        sum(
+            getattr(data, part).read(0, n)[1].sum(0)[9] for part, n in SIZES.items() if part in some
+        )
+        for some in (["train", "valid"], ["test"])
+    ]
+    assert counts == [
+        sum(raw[name][1].count(10) for name in names) for names in (["train", "extra"], ["test"])
+    ]
     assert data.valid.read(0, 150)[1].sum(0).tolist() == [15] * 10
 
 
@@ -148,7 +161,7 @@ def test_read_gives_the_rows_asked_for(sample, monkeypatch):
 
     def one_at_a_time(*arguments, **more):
         assert not tables.file._open_files.filenames  # PyTables is for one thread
-        time.sleep(.001)
+        time.sleep(0.001)
         return open_file(*arguments, **more)
 
     monkeypatch.setattr(tables, "open_file", one_at_a_time)
@@ -156,8 +169,9 @@ def test_read_gives_the_rows_asked_for(sample, monkeypatch):
     x, y = part.read(0, 1050)
     ranges = [(0, 1), (124, 126), (1000, 1050), (300, 300), (7, 700)]
     with ThreadPoolExecutor(4) as threads:  # also at the same time
-        for (start, stop), (some, targets) in zip(ranges * 4, threads.map(lambda r: part.read(*r), ranges * 4),
-                                                  strict=True):
+        for (start, stop), (some, targets) in zip(
+            ranges * 4, threads.map(lambda r: part.read(*r), ranges * 4), strict=True
+        ):
             assert np.array_equal(some, x[start:stop]) and np.array_equal(targets, y[start:stop])
     assert not tables.file._open_files.filenames  # nothing stays open
 
@@ -179,7 +193,10 @@ def test_block_size_does_not_matter(copy, sample, monkeypatch):
     monkeypatch.setattr(preprocessing, "BLOCK", 375)
     preprocess_svhn(copy, copy / "b", sample=True)
     for name in FILES.values():
-        with tables.open_file(str(copy / "b" / "h5" / name)) as a, tables.open_file(str(sample / H5 / name)) as b:
+        with (
+            tables.open_file(str(copy / "b" / "h5" / name)) as a,
+            tables.open_file(str(sample / H5 / name)) as b,
+        ):
             assert np.abs(a.root.Data.X[:] - b.root.Data.X[:]).max() < 1e-5
             assert np.array_equal(a.root.Data.y[:], b.root.Data.y[:])
 
@@ -207,8 +224,13 @@ svhn_preprocessing.main(["--sample", "--data", sys.argv[3], "--local", sys.argv[
 
 
 def run(name, count, folder, local):
-    return subprocess.run([sys.executable, "-c", KILLED, name, str(count), str(folder), str(local)], cwd=ROOT,
-                          capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", KILLED, name, str(count), str(folder), str(local)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_killed_and_started_again_gives_the_same_bytes(sample, tmp_path):
@@ -217,23 +239,34 @@ def test_killed_and_started_again_gives_the_same_bytes(sample, tmp_path):
     assert done.returncode == 0 and done.stderr == "" and len(done.stdout.splitlines()) == 3
     expected, began = contents(whole), time.time()
     # in the middle of a file; when all is written but the name; in the last file (test, valid, train: 1, 1, 5 blocks)
-    for name, count, finished in (("local_contrast_normalize", 1, 0), ("replace", 2, 1), ("one_hot", 5, 2)):
+    for name, count, finished in (
+        ("local_contrast_normalize", 1, 0),
+        ("replace", 2, 1),
+        ("one_hot", 5, 2),
+    ):
         killed = run(name, count, sample, local)
         assert killed.returncode == -signal.SIGKILL
         there = contents(local / "h5")
-        assert sum(file in there for file in FILES.values()) == finished and len(there) == finished + 1
+        assert (
+            sum(file in there for file in FILES.values()) == finished and len(there) == finished + 1
+        )
         for part, file in FILES.items():
             if file not in there:
                 with refused(f"{file} missing"):
                     HDF5Part(local / "h5" / file, SIZES[part], "")
-    partial, = (name for name in there if name.endswith(".partial"))
+    (partial,) = (name for name in there if name.endswith(".partial"))
     os.rename(local / "h5" / partial, tmp_path / "partial.h5")
     with refused("partial.h5"):  # nor would it look finished under its name
         HDF5Part(tmp_path / "partial.h5", SIZES["train"], "")
     (local / "h5" / ".test_32x32.h5.partial").write_bytes(b"left")
-    stamps = {file: os.stat(local / "h5" / file).st_mtime_ns for file in ("test_32x32.h5", "valid_32x32.h5")}
-    while time.time() < began + 1.1:  # past the resolution of the times that HDF5 could have recorded
-        time.sleep(.1)
+    stamps = {
+        file: os.stat(local / "h5" / file).st_mtime_ns
+        for file in ("test_32x32.h5", "valid_32x32.h5")
+    }
+    while (
+        time.time() < began + 1.1
+    ):  # past the resolution of the times that HDF5 could have recorded
+        time.sleep(0.1)
     done = run("one_hot", 0, sample, local)
     assert done.returncode == 0
     assert [line.endswith(", kept") for line in done.stdout.splitlines()] == [True, True, False]
@@ -266,13 +299,23 @@ def claim(**more):
         with tables.open_file(str(path), "a") as file:
             attributes = file.root.Data._v_attrs
             attributes.identity = json.dumps(json.loads(attributes.identity) | more)
+
     return change
 
 
-DAMAGE = {"cut": cut, "empty": lambda path: os.truncate(path, 0), "no HDF5": lambda path: path.write_text("hello"),
-          "gone": os.unlink, "head": lambda path: flip(path, 2), "unfinished": unfinish, "short": shorten,
-          "group": rename, "version": claim(preprocessing="0"), "sums": claim(**{"test_32x32.mat": "0" * 32}),
-          "LCN": claim(lcn_channels="first")}
+DAMAGE = {
+    "cut": cut,
+    "empty": lambda path: os.truncate(path, 0),
+    "no HDF5": lambda path: path.write_text("hello"),
+    "gone": os.unlink,
+    "head": lambda path: flip(path, 2),
+    "unfinished": unfinish,
+    "short": shorten,
+    "group": rename,
+    "version": claim(preprocessing="0"),
+    "sums": claim(**{"test_32x32.mat": "0" * 32}),
+    "LCN": claim(lcn_channels="first"),
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -336,8 +379,10 @@ def test_local_path(official, monkeypatch, tmp_path):
     folder, _ = official
     shutil.rmtree(folder)
     load("SVHN", folder)  # the HDF5 files are enough
-    for value, parts in ((str(tmp_path / "empty"), (str(tmp_path / "empty"), "missing")),
-                         ("", ("SVHN_LOCAL_PATH is not set", "--sample"))):
+    for value, parts in (
+        (str(tmp_path / "empty"), (str(tmp_path / "empty"), "missing")),
+        ("", ("SVHN_LOCAL_PATH is not set", "--sample")),
+    ):
         monkeypatch.setenv("SVHN_LOCAL_PATH", value)
         with refused(*parts, "python -m utilities.svhn_preprocessing"):
             load("SVHN", folder)
@@ -353,6 +398,7 @@ def test_finished_files_need_no_mat_files(official, capsys):
 
 
 # ---------------------------------------------------------------------------------------- refused inputs
+
 
 @pytest.mark.parametrize("name", ["train", "test", "extra"])
 def test_damaged_mat(copy, name):
@@ -374,14 +420,24 @@ def test_damaged_mat(copy, name):
     assert not list((copy / H5).glob("*.partial")) and not list((copy / H5).glob("splitted*"))
 
 
-@pytest.mark.parametrize("change, parts", [
-    (lambda m: m.update(valid_per_class={"train": 61, "extra": 5}), ("train has 60 images with label 1",)),
-    (lambda m: m.update(valid_per_class={"train": 10}), ("manifest.json is damaged",)),
-    (lambda m: m.update(valid_per_class=[1, 2]), ("manifest.json is damaged",)),
-    (lambda m: m.update(valid_per_class={"train": "1", "extra": 5}), ("manifest.json is damaged",)),
-    (lambda m: m["files"].pop("test_32x32.mat"), ("manifest.json is damaged",)),
-    (lambda m: m["split"].update(train=1051), ("train would have 1050 images", "1051")),
-    (lambda m: m["split"].update(test=199), ("test would have 200 images", "199"))])
+@pytest.mark.parametrize(
+    "change, parts",
+    [
+        (
+            lambda m: m.update(valid_per_class={"train": 61, "extra": 5}),
+            ("train has 60 images with label 1",),
+        ),
+        (lambda m: m.update(valid_per_class={"train": 10}), ("manifest.json is damaged",)),
+        (lambda m: m.update(valid_per_class=[1, 2]), ("manifest.json is damaged",)),
+        (
+            lambda m: m.update(valid_per_class={"train": "1", "extra": 5}),
+            ("manifest.json is damaged",),
+        ),
+        (lambda m: m["files"].pop("test_32x32.mat"), ("manifest.json is damaged",)),
+        (lambda m: m["split"].update(train=1051), ("train would have 1050 images", "1051")),
+        (lambda m: m["split"].update(test=199), ("test would have 200 images", "199")),
+    ],
+)
 def test_manifest(copy, change, parts):
     shutil.rmtree(copy / H5)
     path = copy / "SVHN" / "format2" / "manifest.json"
@@ -394,8 +450,10 @@ def test_manifest(copy, change, parts):
 
 def test_other_sizes_of_a_generated_set(copy):
     path = copy / "SVHN" / "format2" / "manifest.json"
-    manifest = json.loads(path.read_text()) | {"valid_per_class": {"train": 1, "extra": 0},
-                                               "split": {"train": 1190, "valid": 10, "test": 200}}
+    manifest = json.loads(path.read_text()) | {
+        "valid_per_class": {"train": 1, "extra": 0},
+        "split": {"train": 1190, "valid": 10, "test": 200},
+    }
     path.write_text(json.dumps(manifest))
     data = load("SVHN", copy, sample=True)
     assert [len(part) for part in (data.train, data.valid, data.test)] == [1190, 10, 200]
@@ -411,7 +469,9 @@ def test_too_little_disk(sample, tmp_path, monkeypatch):
     preprocess_svhn(sample, tmp_path / "local", sample=True)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), tables.HDF5ExtError("no space")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), tables.HDF5ExtError("no space")]
+)
 def test_disk_that_fills_up_meanwhile(sample, tmp_path, monkeypatch, error):
     def full(*_):
         raise error
@@ -435,6 +495,7 @@ def test_mat_reader_keeps_one_copy(sample):
 
 # ------------------------------------------------------------------------------------------ command line
 
+
 def test_program(copy, capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("SVHN_LOCAL_PATH", raising=False)
     monkeypatch.setenv("PYLEARN2_DATA_PATH", str(tmp_path / "nothing"))
@@ -443,10 +504,14 @@ def test_program(copy, capsys, monkeypatch, tmp_path):
     assert capsys.readouterr().out.count("kept") == 3
     local, file = str(tmp_path / "local"), str(copy / H5 / FILES["test"])
     for arguments, part in (
-            ([], "SVHN_LOCAL_PATH is not set"), (["--lcn-channels", "second"], "--lcn-channels"),
-            (["--nothing"], "--nothing"), (["here"], "here"), (["--local", local], "train_32x32.mat, extra_32x32.mat"),
-            (["--data", str(copy), "--local", local], "use --sample"),
-            (["--sample", "--data", str(copy), "--local", file], "cannot write")):
+        ([], "SVHN_LOCAL_PATH is not set"),
+        (["--lcn-channels", "second"], "--lcn-channels"),
+        (["--nothing"], "--nothing"),
+        (["here"], "here"),
+        (["--local", local], "train_32x32.mat, extra_32x32.mat"),
+        (["--data", str(copy), "--local", local], "use --sample"),
+        (["--sample", "--data", str(copy), "--local", file], "cannot write"),
+    ):
         with pytest.raises(SystemExit) as stop:
             svhn_preprocessing.main(arguments)
         out, err = capsys.readouterr()
@@ -468,7 +533,7 @@ def test_interrupted_program(copy, capsys, monkeypatch):
         inside.setattr(Path, "unlink", lambda *_, **__: None)
         svhn_preprocessing.main(["--sample", "--data", str(copy)])
     assert stop.value.code == 130 and "interrupted" in capsys.readouterr().err
-    left, = contents(copy / H5)
+    (left,) = contents(copy / H5)
     with refused("never finished"):  # though HDF5 can read it
         HDF5Part(copy / H5 / left, 200, "")
     with pytest.raises(SystemExit):

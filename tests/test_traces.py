@@ -15,9 +15,17 @@ RECORDED = Path(__file__).parent.parent.parent / "shared" / "reference"
 NO_RECORDS = "the recorded numbers are not here; they lie in shared/reference beside the project"
 # One for each format, the run with range initialisation being in DFXP; the others take their minutes in `soak`.
 QUICK = ["PI48_FLP", "PI48warm_HFLP", "PI48warm_FXPmixed_9_11", "initrange_shuffle_examples"]
-OTHERS = ["PI48_FXP_5_19_19", "PI48dyadic_DFXP_5_9_11_mo1e-4_f3", "PI48warm_FLP", "PI48warm_DFXPmixed_9_11_mo1e-2_f2",
-          "MNIST_FLP", "MNISTwarm_FXPmixed_9_11", "MNISTwarm_DFXPmixed_9_11_mo1e-2_f2", "CIFAR10_HFLP",
-          "CIFAR10warm_DFXPmixed_9_11_mo1e-2_f2"]
+OTHERS = [
+    "PI48_FXP_5_19_19",
+    "PI48dyadic_DFXP_5_9_11_mo1e-4_f3",
+    "PI48warm_FLP",
+    "PI48warm_DFXPmixed_9_11_mo1e-2_f2",
+    "MNIST_FLP",
+    "MNISTwarm_FXPmixed_9_11",
+    "MNISTwarm_DFXPmixed_9_11_mo1e-2_f2",
+    "CIFAR10_HFLP",
+    "CIFAR10warm_DFXPmixed_9_11_mo1e-2_f2",
+]
 
 
 def arrays_of(path):
@@ -35,7 +43,9 @@ def recorded(name):
     return path
 
 
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.soak) for name in OTHERS)])
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.soak) for name in OTHERS)]
+)
 def test_recorded_traces(name, capsys):
     # Sums on these grids are rounded, by each processor in its own way, which flips steps: everything is equal with AVX-512;
     # with AVX2 one weight by batch 5 is not (19 bits), nor, with JAX 0.11, two updates in batch 0 (HFLP).
@@ -47,16 +57,21 @@ def test_recorded_traces(name, capsys):
 def test_no_recorded_trace_is_forgotten():
     if not RECORDED.exists():
         pytest.skip(NO_RECORDS)
-    present = {path.stem for path in RECORDED.glob("*.npz") if "mask/L0/packed" in np.load(path).files}
+    present = {
+        path.stem for path in RECORDED.glob("*.npz") if "mask/L0/packed" in np.load(path).files
+    }
     assert present <= {*QUICK, *OTHERS}
 
 
-OURS = sorted(path.stem for path in OWN.glob("*.npz") if path.stem.split("_")[0] not in ("inputs", "format"))
+OURS = sorted(
+    path.stem for path in OWN.glob("*.npz") if path.stem.split("_")[0] not in ("inputs", "format")
+)
 
 
 def test_there_is_a_trace_of_our_own_for_every_format():
-    assert {json.loads(arrays_of(OWN / f"{name}.npz")["meta_json"].item())["format"] for name in OURS} == {
-        "FLP", "HFLP", "FXP", "DFXP"}
+    assert {
+        json.loads(arrays_of(OWN / f"{name}.npz")["meta_json"].item())["format"] for name in OURS
+    } == {"FLP", "HFLP", "FXP", "DFXP"}
     assert any(name.startswith("MNIST") for name in OURS)
 
 
@@ -78,29 +93,51 @@ def test_own_traces_are_what_their_program_makes(tmp_path, monkeypatch):
             if array.dtype.kind != "f" or "_FXP" in path.name or "_DFXP" in path.name:
                 np.testing.assert_array_equal(made[name], array, err_msg=f"{path.name} {name}")
             else:
-                np.testing.assert_allclose(made[name], array, rtol=1e-5, atol=1e-7, err_msg=f"{path.name} {name}")
+                np.testing.assert_allclose(
+                    made[name], array, rtol=1e-5, atol=1e-7, err_msg=f"{path.name} {name}"
+                )
 
 
-@pytest.mark.parametrize(("name", "batches"), [
-    ("PI48warm_FXPmixed_9_11", 12), ("PI48warm_DFXPmixed_9_11_mo1e-2_f2", 12),
-    pytest.param("MNISTwarm_DFXPmixed_9_11_mo1e-2_f2", 6, marks=pytest.mark.soak),
-    pytest.param("MNISTwarm_FXPmixed_9_11", 6, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("name", "batches"),
+    [
+        ("PI48warm_FXPmixed_9_11", 12),
+        ("PI48warm_DFXPmixed_9_11_mo1e-2_f2", 12),
+        pytest.param("MNISTwarm_DFXPmixed_9_11_mo1e-2_f2", 6, marks=pytest.mark.soak),
+        pytest.param("MNISTwarm_FXPmixed_9_11", 6, marks=pytest.mark.soak),
+    ],
+)
 def test_the_numpy_evaluation_follows_the_records(name, batches):
     """What the tests here compare with is itself equal to the published program."""
     trace = arrays_of(recorded(name))
     meta = json.loads(trace["meta_json"].item())
-    data = arrays_of(RECORDED / f"inputs_{meta['task']}_dyadic_b{meta['batch_size']}_n{meta['n_batches']}.npz")
+    data = arrays_of(
+        RECORDED / f"inputs_{meta['task']}_dyadic_b{meta['batch_size']}_n{meta['n_batches']}.npz"
+    )
     rng = np.random.RandomState(1234)
     layers = ref.pi_mnist(rng, 48, 5) if meta["task"] == "PI_MNIST" else ref.mnist(rng)
     make_reference.warm(meta["task"], layers)
     for layer, ranges in zip(layers, meta["initial_ranges"], strict=True):
         layer.ranges = dict(zip(ref.SIGNALS, ranges, strict=True))
-    masks = [np.unpackbits(trace[f"mask/L{k}/packed"], axis=1)[:, :n] for k, n in enumerate(meta["mask_widths"])]
+    masks = [
+        np.unpackbits(trace[f"mask/L{k}/packed"], axis=1)[:, :n]
+        for k, n in enumerate(meta["mask_widths"])
+    ]
     for b in range(batches):
         rows = slice(b * meta["batch_size"], (b + 1) * meta["batch_size"])
-        ref.training_step(layers, meta["format"], data["x_train"][rows], data["y_train"][rows],
-                          [m[rows] for m in masks], meta["LR"], meta["M"], 9, 11, meta["max_overflow"],
-                          trace["range_update_called_with"][b])
+        ref.training_step(
+            layers,
+            meta["format"],
+            data["x_train"][rows],
+            data["y_train"][rows],
+            [m[rows] for m in masks],
+            meta["LR"],
+            meta["M"],
+            9,
+            11,
+            meta["max_overflow"],
+            trace["range_update_called_with"][b],
+        )
         for k, layer in enumerate(layers):
             for what in make_reference.STATE:
                 label = f"after{b:02d}/L{k}/{what}"
@@ -109,14 +146,18 @@ def test_the_numpy_evaluation_follows_the_records(name, batches):
             assert list(layer.ranges.values()) == trace["ranges_after"][b, k].tolist()
             if meta["format"] == "DFXP":
                 expected = [trace["overflow"][b, k], trace["overflow_1"][b, k]]
-                np.testing.assert_allclose(np.transpose(list(layer.counted.values())), expected, rtol=0, atol=1e-6)
+                np.testing.assert_allclose(
+                    np.transpose(list(layer.counted.values())), expected, rtol=0, atol=1e-6
+                )
 
 
 # ---------------------------------------------------------------------------------------------------- what it reports
 
+
 @pytest.fixture
 def copied(tmp_path):
     """copied(name, change): a copy of a trace, its arrays changed, its inputs beside it."""
+
     def copy(name, change=lambda arrays: None):
         arrays = arrays_of(OWN / f"{name}.npz")
         change(arrays)
@@ -162,7 +203,9 @@ def test_other_initial_weights_are_refused(copied):
         main([str(copied("PI4_FLP", change))])
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\x03\x04 cut short", "npz", "npy", None])
+@pytest.mark.parametrize(
+    "content", [b"", b"no zip at all", b"PK\x03\x04 cut short", "npz", "npy", None]
+)
 def test_a_file_that_is_no_trace(tmp_path, capsys, content):
     path = tmp_path / "other.npz"
     if content == "npz":

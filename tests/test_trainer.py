@@ -23,16 +23,24 @@ from trainer import Diverged, Trainer
 f4 = np.float32
 PIXELS, UNITS, PIECES, B = 50, 4, 2, 5
 STATE = ("W", "b", "update_W", "update_b")
-BITS = {"initial_range": 3, "prop_bits": 9, "up_bits": 11, "range_update_frequency": 2, "max_overflow": 0.01,
-        "init_epochs": 2}
+BITS = {
+    "initial_range": 3,
+    "prop_bits": 9,
+    "up_bits": 11,
+    "range_update_frequency": 2,
+    "max_overflow": 0.01,
+    "init_epochs": 2,
+}
 INPUT, HIDDEN = {"p": 0.8, "scale": 1.0}, {"p": 0.5, "scale": 0.5}
 
 
 def network(number_format, rng, initial_range):
     """50 -> maxout, 4 units of 2 pieces -> softmax."""
     options = {"initial_range": initial_range}
-    return [DenseMaxout("layer0", number_format, rng, PIXELS, UNITS, PIECES, **INPUT, **options),
-            Softmax("layer1", number_format, rng, UNITS, 10, **HIDDEN, **options)]
+    return [
+        DenseMaxout("layer0", number_format, rng, PIXELS, UNITS, PIECES, **INPUT, **options),
+        Softmax("layer1", number_format, rng, UNITS, 10, **HIDDEN, **options),
+    ]
 
 
 def plain_network(rng, initial_range=BITS["initial_range"]):
@@ -77,7 +85,11 @@ def make(number_format="DFXP", dataset=None, segment=3, progress=None, task="SMA
 
 
 def without_times(record):
-    return {name: value for name, value in record.items() if name not in ("seconds", "images_per_second")}
+    return {
+        name: value
+        for name, value in record.items()
+        if name not in ("seconds", "images_per_second")
+    }
 
 
 def run(trainer, **options):
@@ -113,6 +125,7 @@ class Fed:
 
 # ---------------------------------------------------------------------------------------- against the NumPy evaluation
 
+
 @pytest.fixture(scope="module")
 def followed():
     """A DFXP run with published streams, and the same computed from SPEC sections 2-11 alone; states by epoch."""
@@ -128,16 +141,37 @@ def followed():
     x, y, plain, errors = data().train.x, data().train.y, {}, []
 
     def evaluate():
-        errors.append([100 * np.mean(ref.test_pass(layers, "DFXP", part.x, 9)[-1].argmax(1) != part.y.argmax(1))
-                       for part in (data().valid, data().test)])
+        errors.append(
+            [
+                100
+                * np.mean(
+                    ref.test_pass(layers, "DFXP", part.x, 9)[-1].argmax(1) != part.y.argmax(1)
+                )
+                for part in (data().valid, data().test)
+            ]
+        )
 
     def train(x, y, LR, M, prop_bits, up_bits):
         for b in range(len(x) // B):
             rows = slice(b * B, (b + 1) * B)
-            ref.training_step(layers, "DFXP", x[rows], y[rows], streams.masks(), LR, M, prop_bits, up_bits,
-                              BITS["max_overflow"], 2 if (b + 1) % 2 == 0 else None)
+            ref.training_step(
+                layers,
+                "DFXP",
+                x[rows],
+                y[rows],
+                streams.masks(),
+                LR,
+                M,
+                prop_bits,
+                up_bits,
+                BITS["max_overflow"],
+                2 if (b + 1) % 2 == 0 else None,
+            )
 
-    schedule = [(0.5, 0.5), (0.5 + (0.05 - 0.5), 0.5 + (0.7 - 0.5))]  # two epochs: LR falls over one, M rises over one
+    schedule = [
+        (0.5, 0.5),
+        (0.5 + (0.05 - 0.5), 0.5 + (0.7 - 0.5)),
+    ]  # two epochs: LR falls over one, M rises over one
     evaluate()
     kept = [(layer.W.copy(), layer.b.copy()) for layer in layers]
     for _ in range(BITS["init_epochs"]):
@@ -151,11 +185,17 @@ def followed():
         train(x, y, LR, M, 9, 11)
         evaluate()
         plain[epoch] = snapshot_of(layers)
-    return SimpleNamespace(trainer=trainer, records=records, program=program, facts=facts, plain=plain, errors=errors)
+    return SimpleNamespace(
+        trainer=trainer, records=records, program=program, facts=facts, plain=plain, errors=errors
+    )
 
 
 def snapshot_of(layers):
-    state = {f"layer{k}/{name}": getattr(layer, name).copy() for k, layer in enumerate(layers) for name in STATE}
+    state = {
+        f"layer{k}/{name}": getattr(layer, name).copy()
+        for k, layer in enumerate(layers)
+        for name in STATE
+    }
     for k, layer in enumerate(layers):
         state[f"layer{k}/ranges"] = np.array([layer.ranges[s] for s in ref.SIGNALS])
         state[f"layer{k}/overflow"] = np.array([layer.overflow[s] for s in ref.SIGNALS]).T
@@ -167,14 +207,20 @@ def test_range_initialisation_as_specified(followed):
     program, plain = followed.program, followed.plain
     for k in range(2):
         for name in ("W", "b"):
-            start = getattr(followed.trainer.network.layers[k], name).get_value()  # what the run began with
+            start = getattr(
+                followed.trainer.network.layers[k], name
+            ).get_value()  # what the run began with
             np.testing.assert_array_equal(program[0][f"layer{k}/{name}"], start)
         for name in ("update_W", "update_b"):  # of 31 bits: sums have last bits of their own
             mine, expected = program[0][f"layer{k}/{name}"], plain[0][f"layer{k}/{name}"]
             assert np.abs(mine - expected).max() <= 1e-8 and expected.any()
         np.testing.assert_array_equal(program[0][f"layer{k}/ranges"], plain[0][f"layer{k}/ranges"])
-        np.testing.assert_array_equal(program[0][f"layer{k}/overflow"], plain[0][f"layer{k}/overflow"])
-    assert plain[0]["layer0/overflow"].any()  # 7 batches an epoch, an update every second: something carries over
+        np.testing.assert_array_equal(
+            program[0][f"layer{k}/overflow"], plain[0][f"layer{k}/overflow"]
+        )
+    assert plain[0][
+        "layer0/overflow"
+    ].any()  # 7 batches an epoch, an update every second: something carries over
     assert (plain[0]["layer1/ranges"] != BITS["initial_range"]).any()
 
 
@@ -183,7 +229,9 @@ def test_epochs_as_specified(followed):
     program, plain = followed.program, followed.plain
     for epoch in (1, 2):
         for name, expected in plain[epoch].items():
-            np.testing.assert_array_equal(program[epoch][name], expected, err_msg=f"epoch {epoch} {name}")
+            np.testing.assert_array_equal(
+                program[epoch][name], expected, err_msg=f"epoch {epoch} {name}"
+            )
     assert (plain[1]["layer0/W"] != plain[2]["layer0/W"]).any()
 
 
@@ -192,9 +240,13 @@ def test_records_as_specified(followed):
     best = None
     for record, (valid, test) in zip(records, errors, strict=True):
         epoch = record["epoch"]
-        assert [record["validation_error"], record["test_error"]] == pytest.approx([valid, test], abs=1e-9)
+        assert [record["validation_error"], record["test_error"]] == pytest.approx(
+            [valid, test], abs=1e-9
+        )
         best = (epoch, valid, test) if best is None or valid < best[1] else best
-        reported = [record[name] for name in ("best_epoch", "best_validation_error", "best_test_error")]
+        reported = [
+            record[name] for name in ("best_epoch", "best_validation_error", "best_test_error")
+        ]
         assert reported == pytest.approx(best)
         W = [program[epoch][f"layer{k}/W"].astype("f8") for k in range(2)]
         assert record["W_l2"] == pytest.approx([np.sqrt((w * w).sum()) for w in W], rel=1e-12)
@@ -208,12 +260,29 @@ def test_records_as_specified(followed):
 def test_nothing_recompiles(followed):
     """One program for all bit-widths, ranges, rates, frequencies and lengths of segments; each matters."""
     program = followed.trainer.training
-    assert program.compilations == 1  # though the widths, LR, M and the ranges have changed in the run
-    usual = {"LR": f4(0.25), "M": f4(0.5), "prop_bits": np.int32(9), "up_bits": np.int32(11),
-             "frequency": np.int32(2), "max_overflow": np.float64(0.01)}
-    changes = [{}, {"prop_bits": np.int32(7)}, {"up_bits": np.int32(20)}, {"LR": f4(0.125)}, {"M": f4(0.75)},
-               {"max_overflow": np.float64(0.5)}, {"frequency": np.int32(1)}, {"ranges": 1}, {"batches": 1},
-               {"rows": 1}]
+    assert (
+        program.compilations == 1
+    )  # though the widths, LR, M and the ranges have changed in the run
+    usual = {
+        "LR": f4(0.25),
+        "M": f4(0.5),
+        "prop_bits": np.int32(9),
+        "up_bits": np.int32(11),
+        "frequency": np.int32(2),
+        "max_overflow": np.float64(0.01),
+    }
+    changes = [
+        {},
+        {"prop_bits": np.int32(7)},
+        {"up_bits": np.int32(20)},
+        {"LR": f4(0.125)},
+        {"M": f4(0.75)},
+        {"max_overflow": np.float64(0.5)},
+        {"frequency": np.int32(1)},
+        {"ranges": 1},
+        {"batches": 1},
+        {"rows": 1},
+    ]
     rng = np.random.RandomState(0)
     masks = [(rng.uniform(size=(2, B, n)) < 0.7).astype("uint8") for n in (PIXELS, UNITS)]
     x, t = to_device(data().train.read(0, 38))
@@ -221,12 +290,24 @@ def test_nothing_recompiles(followed):
     for change in changes:
         start = followed.program[2]
         state = {name: start[name] for name in followed.trainer.state}
-        state |= {f"layer{k}/ranges": np.full(10, change.get("ranges", 2), "int32") for k in range(2)}
+        state |= {
+            f"layer{k}/ranges": np.full(10, change.get("ranges", 2), "int32") for k in range(2)
+        }
         count = change.get("rows", 2)
-        state = program(to_device(state), usual | {name: change[name] for name in usual if name in change}, x, t,
-                        np.arange(B * count, dtype="int32").reshape(count, B), change.get("batches", 0),
-                        [m[:count] for m in masks])
-        results.append(np.concatenate([np.ravel(v) for name, v in to_host(state).items() if name.startswith("layer")]))
+        state = program(
+            to_device(state),
+            usual | {name: change[name] for name in usual if name in change},
+            x,
+            t,
+            np.arange(B * count, dtype="int32").reshape(count, B),
+            change.get("batches", 0),
+            [m[:count] for m in masks],
+        )
+        results.append(
+            np.concatenate(
+                [np.ravel(v) for name, v in to_host(state).items() if name.startswith("layer")]
+            )
+        )
     assert program.compilations == 1
     for i, a in enumerate(results):
         for j, b in enumerate(results[:i]):
@@ -234,6 +315,7 @@ def test_nothing_recompiles(followed):
 
 
 # ---------------------------------------------------------------------------------------- how segments are cut
+
 
 @cache
 def float_run(segment):
@@ -261,6 +343,7 @@ def test_ranges_and_published_streams_do_not_either(followed):
 
 # -------------------------------------------------------------------------------------------------------- evaluation
 
+
 def test_all_examples_are_evaluated(followed):
     """13 and 11 examples in batches of 5: the last partial batch counts as well, each example once."""
     for record in followed.records:
@@ -276,14 +359,28 @@ def test_errors_are_counted_in_the_last_partial_batch_alone():
     testing = compilation.TestProgram(t.network, B)
     x = data().valid.x
     assert testing(t.state, np.int32(9), *testing.arrange(x, np.eye(10, dtype=f4)[labels])) == 2
-    assert testing(t.state, np.int32(9), *testing.arrange(x, np.eye(10, dtype=f4)[(labels == 0) * 3])) == 11
-    assert testing(t.state, np.int32(9), *testing.arrange(x[:B], np.eye(10, dtype=f4)[labels[:B]])) == 0
+    assert (
+        testing(t.state, np.int32(9), *testing.arrange(x, np.eye(10, dtype=f4)[(labels == 0) * 3]))
+        == 11
+    )
+    assert (
+        testing(t.state, np.int32(9), *testing.arrange(x[:B], np.eye(10, dtype=f4)[labels[:B]]))
+        == 0
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- snapshots
 
-@pytest.mark.parametrize(("number_format", "streams", "fresh"), [
-    ("FLP", "device", True), ("FLP", "published", True), ("HFLP", "device", False), ("FXP", "published", False)])
+
+@pytest.mark.parametrize(
+    ("number_format", "streams", "fresh"),
+    [
+        ("FLP", "device", True),
+        ("FLP", "published", True),
+        ("HFLP", "device", False),
+        ("FXP", "published", False),
+    ],
+)
 def test_going_on_from_a_snapshot_is_the_same_run(number_format, streams, fresh):
     """In a new object, as the program does, or in the one that has gone on meanwhile, which has more to forget."""
     options = {"streams": streams}
@@ -314,6 +411,7 @@ def test_going_on_with_ranges_and_published_streams(followed):
 
 
 # ------------------------------------------------------------------------------- streams of the published program
+
 
 def fed_run(trainer, stop_after=None):
     fed = Fed(trainer)
@@ -399,7 +497,9 @@ def test_chunks_are_shuffled_during_range_initialisation_as_well():
     fed = fed_run(svhn("DFXP", epochs=1))
     rng = np.random.RandomState(1234)
     streams = ref.Streams(rng, plain_network(rng), 4)
-    assert fed.order == sum([svhn_order(streams, 3, 2) for _ in range(3)], [])  # two epochs at 31 bits, then one
+    assert fed.order == sum(
+        [svhn_order(streams, 3, 2) for _ in range(3)], []
+    )  # two epochs at 31 bits, then one
 
 
 def test_orders_go_on_from_a_snapshot_of_a_chunked_run():
@@ -441,22 +541,29 @@ def test_errors_of_reading_ahead_reach_the_caller():
 
 # --------------------------------------------------------------------------------------------------------- device masks
 
+
 class MaskRecorder:
     """In place of a network: its training step writes its masks into its state."""
 
     class Layer:
         def __init__(self, k, p, input_size):
             self.p, self.input_size, self.W = p, input_size, None
-            self.seen = pytensor.shared(np.zeros((B, input_size), f4), name=f"layer{k}/seen", shape=(B, input_size))
+            self.seen = pytensor.shared(
+                np.zeros((B, input_size), f4), name=f"layer{k}/seen", shape=(B, input_size)
+            )
 
     def __init__(self, *layers):
         self.layers = [self.Layer(k, p, size) for k, (p, size) in enumerate(layers)]
         self.state = [layer.seen for layer in self.layers]
 
     def training_step(self, batch_size):
-        masks = {f"mask{k}": pt.tensor(f"mask{k}", shape=(batch_size, layer.input_size), dtype="float32")
-                 for k, layer in enumerate(self.layers)}
-        return masks, {layer.seen: 1 * mask for layer, mask in zip(self.layers, masks.values(), strict=True)}
+        masks = {
+            f"mask{k}": pt.tensor(f"mask{k}", shape=(batch_size, layer.input_size), dtype="float32")
+            for k, layer in enumerate(self.layers)
+        }
+        return masks, {
+            layer.seen: 1 * mask for layer, mask in zip(self.layers, masks.values(), strict=True)
+        }
 
 
 RATES = ((0.8, 3001), (0.5, 3001), (0.5, 3001), (0.25, 500))
@@ -481,8 +588,12 @@ def test_device_masks_have_the_right_rates():
         assert masks.shape == (6, B, size) and set(np.unique(masks)) == {0, 1}
         deviation = np.sqrt(p * (1 - p))
         assert abs(masks.mean() - p) < 5 * deviation / np.sqrt(masks.size)
-        assert np.abs(masks.mean(axis=(0, 2)) - p).max() < 5 * deviation / np.sqrt(6 * size)  # each row
-        assert np.abs(masks.mean(axis=(0, 1)) - p).max() < 6 * deviation / np.sqrt(6 * B)  # each input
+        assert np.abs(masks.mean(axis=(0, 2)) - p).max() < 5 * deviation / np.sqrt(
+            6 * size
+        )  # each row
+        assert np.abs(masks.mean(axis=(0, 1)) - p).max() < 6 * deviation / np.sqrt(
+            6 * B
+        )  # each input
 
 
 def test_device_masks_are_independent():
@@ -490,9 +601,15 @@ def test_device_masks_are_independent():
     first = device_masks(3, 6)
     for (p, _), masks in zip(RATES, first, strict=True):
         by_chance = p * p + (1 - p) * (1 - p)
-        for a, b in ((masks[:-1], masks[1:]), (masks[:, :-1], masks[:, 1:]), (masks[..., :-1], masks[..., 1:]),
-                     (masks[..., :-32], masks[..., 32:])):
-            assert abs((a == b).mean() - by_chance) < 6 * np.sqrt(by_chance * (1 - by_chance) / a.size)
+        for a, b in (
+            (masks[:-1], masks[1:]),
+            (masks[:, :-1], masks[:, 1:]),
+            (masks[..., :-1], masks[..., 1:]),
+            (masks[..., :-32], masks[..., 32:]),
+        ):
+            assert abs((a == b).mean() - by_chance) < 6 * np.sqrt(
+                by_chance * (1 - by_chance) / a.size
+            )
     for a, b in ((first[1], first[2]), (first[1], device_masks(4, 6)[1])):
         assert abs((a == b).mean() - 0.5) < 6 * 0.5 / np.sqrt(a.size)
 
@@ -505,16 +622,28 @@ def test_device_masks_do_not_depend_on_the_segment():
 
 # ----------------------------------------------------------------------------------------------------------- divergence
 
+
 def test_divergence_is_named():
     parts = {}
     for name in ("train", "valid", "test"):
         part = getattr(data(), name)
         parts[name] = ArrayPart(np.full_like(part.x, 3.4e38), part.y)
     t = make("FLP", Dataset("enormous", **parts, identity={}), epochs=5)
-    with pytest.raises(Diverged, match=r"epoch \d+, layer\d: .*layer\d/W.* NaN or infinite") as raised:
+    with pytest.raises(
+        Diverged, match=r"epoch \d+, layer\d: .*layer\d/W.* NaN or infinite"
+    ) as raised:
         list(t.run())
-    assert t.epoch >= 0 and f"epoch {t.epoch + 1}, " in str(raised.value) and "\n" not in str(raised.value)
-    bad = {name for name in STATE for k in range(2) if not np.isfinite(to_host(t.state)[f"layer{k}/{name}"]).all()}
+    assert (
+        t.epoch >= 0
+        and f"epoch {t.epoch + 1}, " in str(raised.value)
+        and "\n" not in str(raised.value)
+    )
+    bad = {
+        name
+        for name in STATE
+        for k in range(2)
+        if not np.isfinite(to_host(t.state)[f"layer{k}/{name}"]).all()
+    }
     assert "W" in bad
 
 
@@ -526,7 +655,10 @@ def test_divergence_names_the_layer(name):
     spoiled = to_host(t.state)
     spoiled[name].flat[-1] = -np.inf
     t.state = to_device(spoiled)
-    with pytest.raises(Diverged, match=f"epoch 1, {name.split('/')[0]}: {name} became NaN or infinite after 3 batches"):
+    with pytest.raises(
+        Diverged,
+        match=f"epoch 1, {name.split('/')[0]}: {name} became NaN or infinite after 3 batches",
+    ):
         list(t.run())
 
 

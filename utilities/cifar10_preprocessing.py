@@ -26,12 +26,23 @@ class Parser(argparse.ArgumentParser):
 
 def parser(name, description):
     """A Parser with the options that both preprocessing programs have."""
-    result = Parser(prog=f"python -m utilities.{name}", description=description, allow_abbrev=False,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("--data", type=folder, metavar="DIR",
-                        help="folder of the data sets (default: $PYLEARN2_DATA_PATH, else data/)")
-    result.add_argument("--sample", action="store_true",
-                        help="take the small generated sample, made on first use (default folder data/sample)")
+    result = Parser(
+        prog=f"python -m utilities.{name}",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument(
+        "--data",
+        type=folder,
+        metavar="DIR",
+        help="folder of the data sets (default: $PYLEARN2_DATA_PATH, else data/)",
+    )
+    result.add_argument(
+        "--sample",
+        action="store_true",
+        help="take the small generated sample, made on first use (default folder data/sample)",
+    )
     return result
 
 

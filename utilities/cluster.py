@@ -31,17 +31,33 @@ def train_on_ray(sweep, address, cpus, gpus):
     except ImportError:
         raise RunError("--ray needs Ray: python -m pip install -r requirements-ray.txt") from None
 
-    options = replace(sweep.options, out=sweep.options.out.resolve(),
-                      data=Path(sweep.options.data or os.environ.get("PYLEARN2_DATA_PATH") or "data").resolve()
-                      if sweep.options.data or not sweep.options.sample else Path("data/sample").resolve())
+    options = replace(
+        sweep.options,
+        out=sweep.options.out.resolve(),
+        data=Path(sweep.options.data or os.environ.get("PYLEARN2_DATA_PATH") or "data").resolve()
+        if sweep.options.data or not sweep.options.sample
+        else Path("data/sample").resolve(),
+    )
     environment = {"PYTHONPATH": str(ROOT), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     environment |= {name: os.environ[name] for name in ("SVHN_LOCAL_PATH",) if name in os.environ}
-    jobs = sweep.unfinished()  # what is made of the data on first use is made once, not by several workers at a time
+    jobs = (
+        sweep.unfinished()
+    )  # what is made of the data on first use is made once, not by several workers at a time
     try:
-        ray.init(address=address or None, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False,
-                 runtime_env={"env_vars": environment}, **({} if address else {"num_cpus": len(os.sched_getaffinity(0))}))
-    except Exception as error:  # whatever Ray says of an address, or of a machine that it cannot use
-        raise RunError(f"no Ray cluster ({' '.join(str(error).split())[:200] or type(error).__name__})") from None
+        ray.init(
+            address=address or None,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            include_dashboard=False,
+            runtime_env={"env_vars": environment},
+            **({} if address else {"num_cpus": len(os.sched_getaffinity(0))}),
+        )
+    except (
+        Exception
+    ) as error:  # whatever Ray says of an address, or of a machine that it cannot use
+        raise RunError(
+            f"no Ray cluster ({' '.join(str(error).split())[:200] or type(error).__name__})"
+        ) from None
     try:
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(train_one)
         running = {remote.remote(asdict(job.settings), options, cpus): job for job in jobs}
@@ -106,7 +122,9 @@ def take_cores(count):
         return
     taken = []
     for core in free:
-        file = open(Path(tempfile.gettempdir()) / f"deep-learning-storage-{os.getuid()}-core{core}", "w")
+        file = open(
+            Path(tempfile.gettempdir()) / f"deep-learning-storage-{os.getuid()}-core{core}", "w"
+        )
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

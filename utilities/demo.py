@@ -18,17 +18,26 @@ FOLDER = Path("runs/demo")
 
 
 def main():
-    argparse.ArgumentParser(prog="python -m utilities.demo", description=__doc__,
-                            formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        prog="python -m utilities.demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     folder = Path(os.environ.get("PYLEARN2_DATA_PATH") or "data")
     out, numbers, options = FOLDER, ["100", "0.0001", "2"], ["--stop-after", "8"]
     try:
         datasets.load("PI_MNIST", folder)
     except datasets.DataError as error:
-        print(f"{'*' * 78}\n* No real MNIST here: {error}\n* Going on with a generated sample: ITS ERROR RATES SAY "
-              f"NOTHING ABOUT MNIST.\n* Its ranges are updated every 5 batches, since an epoch has only 20.\n{'*' * 78}",
-              flush=True)
-        out, numbers, options = Path(f"{FOLDER}_sample"), ["5", "0.0001", "4"], ["--stop-after", "30", "--sample"]
+        print(
+            f"{'*' * 78}\n* No real MNIST here: {error}\n* Going on with a generated sample: ITS ERROR RATES SAY "
+            f"NOTHING ABOUT MNIST.\n* Its ranges are updated every 5 batches, since an epoch has only 20.\n{'*' * 78}",
+            flush=True,
+        )
+        out, numbers, options = (
+            Path(f"{FOLDER}_sample"),
+            ["5", "0.0001", "4"],
+            ["--stop-after", "30", "--sample"],
+        )
     arguments = ["PI_MNIST", "DFXP", "5", "9", "11", *numbers, *options, "--out", str(out)]
     print(f"python main.py {' '.join(arguments)}", flush=True)
     if status := program.main(arguments):

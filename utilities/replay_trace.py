@@ -22,7 +22,12 @@ from runs import RunError, load_npz
 
 STATE = ("W", "b", "update_W", "update_b")
 SIGNAL_OF = {"W": "w", "b": "b", "update_W": "update_w", "update_b": "update_b"}
-WARM_FACTORS = {"PI_MNIST": (2, 2), "MNIST": (2, 4, 4), "CIFAR10": (2, 4, 4, 2), "SVHN": (2, 4, 4, 2)}
+WARM_FACTORS = {
+    "PI_MNIST": (2, 2),
+    "MNIST": (2, 4, 4),
+    "CIFAR10": (2, 4, 4, 2),
+    "SVHN": (2, 4, 4, 2),
+}
 NEVER = np.int32(2**30)  # a range update frequency that no trace reaches
 
 
@@ -61,12 +66,16 @@ class Trace:
     @property
     def narrow(self):
         """Whether the numbers have at most 11 bits: then dot products are exact in float32, whatever their order."""
-        return self.on_grid and max(self.meta["comp_precision"], self.meta["update_precision"]) <= 11
+        return (
+            self.on_grid and max(self.meta["comp_precision"], self.meta["update_precision"]) <= 11
+        )
 
     @property
     def exact(self):
         """Whether the state must agree exactly after every batch."""
-        return self.narrow or (self.on_grid and self.meta["task"] == "PI_MNIST" and not self.meta["warm"])
+        return self.narrow or (
+            self.on_grid and self.meta["task"] == "PI_MNIST" and not self.meta["warm"]
+        )
 
     def tolerance(self, batch, layer, tensor):
         """What the state after `batch` is allowed to be off by (README of the recorded numbers, "Tolerances")."""
@@ -83,8 +92,16 @@ class Trace:
         if m["format"] == "HFLP":
             if not convolutional:
                 return EQUAL
-            softmax = m["task"] != "MNIST" and layer == len(m["W_shapes"]) - 1 and tensor in ("W", "update_W")
-            return Tolerance(fraction=0.15, absolute=2e-5) if softmax else Tolerance(fraction=0.002, steps=2)
+            softmax = (
+                m["task"] != "MNIST"
+                and layer == len(m["W_shapes"]) - 1
+                and tensor in ("W", "update_W")
+            )
+            return (
+                Tolerance(fraction=0.15, absolute=2e-5)
+                if softmax
+                else Tolerance(fraction=0.002, steps=2)
+            )
         return Tolerance(absolute=1e-6 if convolutional else 2e-5)
 
     def intermediate_tolerance(self, layer, name):
@@ -105,7 +122,11 @@ def sample_of(array, reference):
 
 
 def sample_indices(size):
-    return np.arange(size) if size <= 2000 else np.sort(np.random.RandomState(777).randint(0, size, 2000))
+    return (
+        np.arange(size)
+        if size <= 2000
+        else np.sort(np.random.RandomState(777).randint(0, size, 2000))
+    )
 
 
 def statistics(array):
@@ -130,12 +151,21 @@ class Report:
         ok &= tolerance.absolute is None or largest <= tolerance.absolute
         if tolerance.relative is not None:
             size = np.sqrt(np.square(np.nan_to_num(recorded.astype("float64"))).sum())
-            ok &= bool(np.sqrt(np.square(difference).sum()) <= tolerance.relative * max(size, 1e-30))
+            ok &= bool(
+                np.sqrt(np.square(difference).sum()) <= tolerance.relative * max(size, 1e-30)
+            )
         if tolerance.steps is not None:
-            ok &= bool((difference <= tolerance.steps * np.spacing(np.abs(recorded).astype("float16"))).all())
+            ok &= bool(
+                (
+                    difference <= tolerance.steps * np.spacing(np.abs(recorded).astype("float16"))
+                ).all()
+            )
         self.flips, self.compared = self.flips + int((~equal).sum()), self.compared + equal.size
         steps = f" = {largest / step:g} steps" if step else ""
-        self.line(f"{label}: {100 * (1 - fraction):.2f} % equal, largest difference {largest:g}{steps}", ok)
+        self.line(
+            f"{label}: {100 * (1 - fraction):.2f} % equal, largest difference {largest:g}{steps}",
+            ok,
+        )
 
     def line(self, text, ok):
         self.failures += not ok
@@ -148,8 +178,14 @@ def build(trace):
     from model import Network
 
     m = trace.meta
-    size = {"units": m["n_hidden"], "pieces": m["W_shapes"][0][1] // m["n_hidden"]} if m["task"] == "PI_MNIST" else {}
-    network = Network(m["task"], m["format"], np.random.RandomState(m["seed"]), m["initial_range"], **size)
+    size = (
+        {"units": m["n_hidden"], "pieces": m["W_shapes"][0][1] // m["n_hidden"]}
+        if m["task"] == "PI_MNIST"
+        else {}
+    )
+    network = Network(
+        m["task"], m["format"], np.random.RandomState(m["seed"]), m["initial_range"], **size
+    )
     state = {v.name: v.get_value() for v in network.state}
     layers = range(len(network.layers))
     if m["warm"]:
@@ -162,11 +198,15 @@ def build(trace):
                 state[f"layer{k}/W"] = state[f"layer{k}/W"] * np.float32(WARM_FACTORS[m["task"]][k])
             state[f"layer{k}/b"] = rng.uniform(-0.25, 0.25, biases).astype("float32")
             for name, of in (("update_W", shape), ("update_b", biases)):
-                state[f"layer{k}/{name}"] = (np.rint(rng.normal(0, 0.01, of) * 1024) / 1024).astype("float32")
+                state[f"layer{k}/{name}"] = (np.rint(rng.normal(0, 0.01, of) * 1024) / 1024).astype(
+                    "float32"
+                )
     for k in layers:
         state[f"layer{k}/ranges"] = np.array(m["initial_ranges"][k], "int32")
         if hashlib.sha256(state[f"layer{k}/W"].tobytes()).hexdigest() != m["init_W_sha256"][k]:
-            raise SystemExit(f"replay_trace: the initial weights of layer {k} are not the recorded ones")
+            raise SystemExit(
+                f"replay_trace: the initial weights of layer {k} are not the recorded ones"
+            )
     return network, state
 
 
@@ -179,13 +219,20 @@ def replay(trace, report, resync=False):
     B, layers = m["batch_size"], range(len(network.layers))
     with np.load(trace.folder / f"inputs_{m['task']}_{m['x']}_b{B}_n{m['n_batches']}.npz") as file:
         inputs = {name: file[name] for name in file.files}
-    masks = [np.unpackbits(trace[f"mask/L{k}/packed"], axis=1)[:, :width].reshape(-1, B, width)
-             for k, width in enumerate(m["mask_widths"])]
+    masks = [
+        np.unpackbits(trace[f"mask/L{k}/packed"], axis=1)[:, :width].reshape(-1, B, width)
+        for k, width in enumerate(m["mask_widths"])
+    ]
     program = compilation.TrainingProgram(network, B, 1, masks="given")
     x, t = compilation.to_device((inputs["x_train"], inputs["y_train"]))
-    constants = {"LR": np.float32(m["LR"]), "M": np.float32(m["M"]), "prop_bits": np.int32(m["comp_precision"]),
-                 "up_bits": np.int32(m["update_precision"]), "frequency": np.int32(m["range_update_frequency"] or NEVER),
-                 "max_overflow": np.float64(m["max_overflow"])}
+    constants = {
+        "LR": np.float32(m["LR"]),
+        "M": np.float32(m["M"]),
+        "prop_bits": np.int32(m["comp_precision"]),
+        "up_bits": np.int32(m["update_precision"]),
+        "frequency": np.int32(m["range_update_frequency"] or NEVER),
+        "max_overflow": np.float64(m["max_overflow"]),
+    }
     look_inside = Intermediates(network, B)
     state = compilation.to_device(state | compilation.mask_state(0))
     for batch in range(m["n_batches"]):
@@ -193,10 +240,22 @@ def replay(trace, report, resync=False):
         batch_masks = [mask[batch : batch + 1] for mask in masks]
         if batch in m["intermediates_at_batches"]:
             values = {"x": inputs["x_train"][rows[0]], "t": inputs["y_train"][rows[0]]}
-            look_inside.compare(trace, report, batch, state, values, constants, [mask[0] for mask in batch_masks])
+            look_inside.compare(
+                trace, report, batch, state, values, constants, [mask[0] for mask in batch_masks]
+            )
         used, counted = state, None
-        if trace["range_update_called_with"][batch]:  # the accumulators as they are before the update
-            counted = program(compilation.to_device(used), constants | {"frequency": NEVER}, x, t, rows, batch, batch_masks)
+        if trace["range_update_called_with"][
+            batch
+        ]:  # the accumulators as they are before the update
+            counted = program(
+                compilation.to_device(used),
+                constants | {"frequency": NEVER},
+                x,
+                t,
+                rows,
+                batch,
+                batch_masks,
+            )
         state = program(used, constants, x, t, rows, batch, batch_masks)
         host = compilation.to_host(state)
         compare_state(trace, report, batch, host, resync)
@@ -205,7 +264,9 @@ def replay(trace, report, resync=False):
             put_recorded(trace, batch, host)
             state = compilation.to_device(host)
     compare_test(trace, report, network, state, inputs)
-    if absent := [f"L{k}/{tensor}" for k in layers for tensor in STATE if (k, tensor) not in report.seen]:
+    if absent := [
+        f"L{k}/{tensor}" for k in layers for tensor in STATE if (k, tensor) not in report.seen
+    ]:
         raise KeyError(f"no recorded {', '.join(absent)}")
 
 
@@ -214,14 +275,24 @@ def compare_state(trace, report, batch, host, resync):
     for k in range(len(m["W_shapes"])):
         for tensor in STATE:
             name, computed = f"after{batch:02d}/L{k}/{tensor}", host[f"layer{k}/{tensor}"]
-            label, step, tolerance = f"batch {batch} layer {k} {tensor}", None, trace.tolerance(batch, k, tensor)
+            label, step, tolerance = (
+                f"batch {batch} layer {k} {tensor}",
+                None,
+                trace.tolerance(batch, k, tensor),
+            )
             if trace.on_grid:
                 nob = m["update_precision"] if tensor in ("W", "b") else m["comp_precision"]
                 noib = trace["ranges_used"][batch, k, m["range_names"].index(SIGNAL_OF[tensor])]
                 step = 2.0 ** (noib - nob)
             if resync and tolerance == EQUAL:
-                tolerance = Tolerance(fraction=0.01, absolute=2 * step) if step else Tolerance(fraction=0.01, steps=2)
-            if f"{name}/sample" in trace or trace.narrow:  # the others are recorded in some batches only
+                tolerance = (
+                    Tolerance(fraction=0.01, absolute=2 * step)
+                    if step
+                    else Tolerance(fraction=0.01, steps=2)
+                )
+            if (
+                f"{name}/sample" in trace or trace.narrow
+            ):  # the others are recorded in some batches only
                 recorded = trace[f"{name}/sample"]
                 report.seen.add((k, tensor))
                 report.compare(label, sample_of(computed, recorded), recorded, tolerance, step)
@@ -238,9 +309,18 @@ def compare_ranges(trace, report, batch, host, counted, layers):
     ranges = np.stack([host[f"layer{k}/ranges"] for k in layers])
     overflow = np.stack([counted[f"layer{k}/overflow"] for k in layers], axis=1)
     recorded = np.stack([trace["overflow"][batch], trace["overflow_1"][batch]])
-    report.compare(f"batch {batch} ranges", ranges, trace["ranges_after"][batch],
-                   EQUAL if trace.exact else Tolerance(absolute=1) if batch < 2 else ANY)
-    report.compare(f"batch {batch} accumulators", overflow, recorded, Tolerance(absolute=1e-6) if trace.exact else ANY)
+    report.compare(
+        f"batch {batch} ranges",
+        ranges,
+        trace["ranges_after"][batch],
+        EQUAL if trace.exact else Tolerance(absolute=1) if batch < 2 else ANY,
+    )
+    report.compare(
+        f"batch {batch} accumulators",
+        overflow,
+        recorded,
+        Tolerance(absolute=1e-6) if trace.exact else ANY,
+    )
 
 
 def put_recorded(trace, batch, host):
@@ -266,17 +346,27 @@ class Intermediates:
 
         if self.function is None:
             inputs, _ = self.network.training_step(self.batch_size)
-            named = {(k, name): v for k, layer in enumerate(self.network.layers)
-                     for name, v in layer.intermediates().items()}
-            self.names, self.function = list(named), compiled(inputs, self.network.state, list(named.values()))
+            named = {
+                (k, name): v
+                for k, layer in enumerate(self.network.layers)
+                for name, v in layer.intermediates().items()
+            }
+            self.names, self.function = (
+                list(named),
+                compiled(inputs, self.network.state, list(named.values())),
+            )
         values = values | constants | {"batches": np.int32(batch)}
         values |= {f"mask{k}": mask.astype("float32") for k, mask in enumerate(masks)}
         for (k, name), computed in zip(self.names, self.function(values, state), strict=True):
             for suffix in ("", "/sample"):
                 if (key := f"inter{batch:02d}/L{k}/{name}{suffix}") in trace:
                     recorded = trace[key]
-                    report.compare(f"batch {batch} layer {k} inside: {name}", sample_of(np.asarray(computed), recorded),
-                                   recorded, trace.intermediate_tolerance(k, name) if batch < 2 or trace.narrow else ANY)
+                    report.compare(
+                        f"batch {batch} layer {k} inside: {name}",
+                        sample_of(np.asarray(computed), recorded),
+                        recorded,
+                        trace.intermediate_tolerance(k, name) if batch < 2 or trace.narrow else ANY,
+                    )
 
 
 def compare_test(trace, report, network, state, inputs):
@@ -287,7 +377,9 @@ def compare_test(trace, report, network, state, inputs):
     test_inputs, outputs = network.test_step(B)
     test = compiled(test_inputs, network.state, outputs)
     bits = np.int32(m["comp_precision"])
-    batches = [test({"x": inputs["x_test"][i * B : (i + 1) * B], "prop_bits": bits}, state) for i in (0, 1)]
+    batches = [
+        test({"x": inputs["x_test"][i * B : (i + 1) * B], "prop_bits": bits}, state) for i in (0, 1)
+    ]
     ys = [np.concatenate([np.asarray(batch[k]) for batch in batches]) for k in range(len(outputs))]
     close = m["format"] == "FLP" and not m["warm"]
     tolerance = EQUAL if trace.narrow else Tolerance(absolute=1e-6) if close else ANY
@@ -299,8 +391,10 @@ def compare_test(trace, report, network, state, inputs):
                 report.compare(f"test layer {k} y", sample_of(y, trace[name]), trace[name], inside)
     report.compare("test y", ys[-1], trace["test/y"], tolerance)
     wrong = (ys[-1].argmax(axis=1) != inputs["y_test"].argmax(axis=1)).reshape(2, B).sum(axis=1)
-    report.line(f"test errors: {wrong.tolist()}, recorded {trace['test/errors'].tolist()}",
-                tolerance is ANY or (wrong == trace["test/errors"]).all())
+    report.line(
+        f"test errors: {wrong.tolist()}, recorded {trace['test/errors'].tolist()}",
+        tolerance is ANY or (wrong == trace["test/errors"]).all(),
+    )
 
 
 class RecordedMasks:
@@ -327,14 +421,27 @@ def replay_run(trace, report):
     from trainer import Trainer
 
     m, events, B = trace.meta, json.loads(trace["events_json"].item()), trace.meta["batch_size"]
-    parts = {name: ArrayPart(trace[f"x_{name}"], trace[f"y_{name}"]) for name in ("train", "valid", "test")}
+    parts = {
+        name: ArrayPart(trace[f"x_{name}"], trace[f"y_{name}"])
+        for name in ("train", "valid", "test")
+    }
     for name in ("valid", "test"):  # the published evaluation drops the last partial batch
         whole = len(parts[name]) // B * B
         parts[name] = ArrayPart(*parts[name].read(0, whole))
-    masks = [np.unpackbits(trace[f"mask/L{k}/packed"], axis=1)[:, :width].reshape(-1, B, width)
-             for k, width in enumerate(m["mask_widths"])]
-    settings = Settings("PI_MNIST", "DFXP", m["initial_range"], m["comp"], m["upd"], m["freq"], m["max_overflow"],
-                        m["range_init_epoch"])
+    masks = [
+        np.unpackbits(trace[f"mask/L{k}/packed"], axis=1)[:, :width].reshape(-1, B, width)
+        for k, width in enumerate(m["mask_widths"])
+    ]
+    settings = Settings(
+        "PI_MNIST",
+        "DFXP",
+        m["initial_range"],
+        m["comp"],
+        m["upd"],
+        m["freq"],
+        m["max_overflow"],
+        m["range_init_epoch"],
+    )
     rows = [i for i, (kind, _) in enumerate(events) if kind == "train_batch"]
     batches = iter(rows)
 
@@ -346,41 +453,77 @@ def replay_run(trace, report):
             row += 1
         state, label = to_host(trainer.state), f"event {row} {events[row][0]}"
         layers = range(len(trainer.network.layers))
-        report.compare(f"{label}: ranges", np.stack([state[f"layer{k}/ranges"] for k in layers]),
-                       trace["event/rng"][row], EQUAL)
+        report.compare(
+            f"{label}: ranges",
+            np.stack([state[f"layer{k}/ranges"] for k in layers]),
+            trace["event/rng"][row],
+            EQUAL,
+        )
         overflow = np.stack([state[f"layer{k}/overflow"] for k in layers], axis=1)
-        report.compare(f"{label}: accumulators", overflow, np.stack([trace["event/ov"][row], trace["event/ov1"][row]]),
-                       Tolerance(absolute=1e-6))
+        report.compare(
+            f"{label}: accumulators",
+            overflow,
+            np.stack([trace["event/ov"][row], trace["event/ov1"][row]]),
+            Tolerance(absolute=1e-6),
+        )
 
-    trainer = Trainer(settings, Dataset("trace", **parts, identity={}), batch_size=B, segment=1,
-                      masks=RecordedMasks(masks), progress=after_batch, units=m["n_hidden"], pieces=m["n_pieces"])
+    trainer = Trainer(
+        settings,
+        Dataset("trace", **parts, identity={}),
+        batch_size=B,
+        segment=1,
+        masks=RecordedMasks(masks),
+        progress=after_batch,
+        units=m["n_hidden"],
+        pieces=m["n_pieces"],
+    )
 
     def compare_state(stage, momentum=EQUAL):
         state = to_host(trainer.state)
         for k in range(len(trainer.network.layers)):
             for tensor in STATE:
-                report.compare(f"{stage} layer {k} {tensor}", state[f"layer{k}/{tensor}"],
-                               trace[f"{stage}/L{k}/{tensor}"], momentum if tensor.startswith("update") else EQUAL)
+                report.compare(
+                    f"{stage} layer {k} {tensor}",
+                    state[f"layer{k}/{tensor}"],
+                    trace[f"{stage}/L{k}/{tensor}"],
+                    momentum if tensor.startswith("update") else EQUAL,
+                )
 
     compare_state("state_before_init_range")
     ends = {info["epoch"]: info for kind, info in events if kind == "epoch_end"}
     ends[0] = next(info for kind, info in events if kind == "init_end")
     for record in trainer.run(max(ends)):
-        epoch, stage = record["epoch"], f"state_after_epoch{record['epoch']}" if record["epoch"] else "state_after_init_range"
+        epoch, stage = (
+            record["epoch"],
+            f"state_after_epoch{record['epoch']}" if record["epoch"] else "state_after_init_range",
+        )
         if f"{stage}/L0/W" in trace:
             compare_state(stage, EQUAL if epoch else Tolerance(absolute=1e-8))
-        report.compare(f"epoch {epoch} errors", [record["validation_error"], record["test_error"]],
-                       [ends[epoch]["valid_ER"], ends[epoch]["test_ER"]], Tolerance(absolute=1e-9))
+        report.compare(
+            f"epoch {epoch} errors",
+            [record["validation_error"], record["test_error"]],
+            [ends[epoch]["valid_ER"], ends[epoch]["test_ER"]],
+            Tolerance(absolute=1e-9),
+        )
     report.line(f"{len(rows)} batches recorded, all replayed", next(batches, None) is None)
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m utilities.replay_trace", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m utilities.replay_trace",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("trace", type=Path, help="a recorded trace, .npz")
-    parser.add_argument("--resync", action="store_true", help="go on from the recorded entries after every batch")
-    parser.add_argument("--quiet", action="store_true", help="print only what is out of tolerance, and the summary")
-    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="cpu", help="default cpu")
+    parser.add_argument(
+        "--resync", action="store_true", help="go on from the recorded entries after every batch"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="print only what is out of tolerance, and the summary"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "gpu"), default="cpu", help="default cpu"
+    )
     a = parser.parse_args(arguments)
     try:
         trace = Trace(a.trace)
@@ -397,13 +540,24 @@ def main(arguments=None):
         else:
             replay(trace, report, a.resync)
     except FileNotFoundError as error:
-        print(f"replay_trace: {error.filename} is missing; it belongs beside the trace", file=sys.stderr)
+        print(
+            f"replay_trace: {error.filename} is missing; it belongs beside the trace",
+            file=sys.stderr,
+        )
         return 2
     except (KeyError, ValueError, IndexError, TypeError, StopIteration) as error:
-        print(f"replay_trace: {a.trace} is damaged ({type(error).__name__}: {error})", file=sys.stderr)
+        print(
+            f"replay_trace: {a.trace} is damaged ({type(error).__name__}: {error})", file=sys.stderr
+        )
         return 2
-    print(f"{a.trace.name}: {report.flips} of {report.compared} compared entries differ; "
-          + (f"{report.failures} comparisons out of tolerance" if report.failures else "everything within tolerance"))
+    print(
+        f"{a.trace.name}: {report.flips} of {report.compared} compared entries differ; "
+        + (
+            f"{report.failures} comparisons out of tolerance"
+            if report.failures
+            else "everything within tolerance"
+        )
+    )
     return 1 if report.failures else 0
 
 

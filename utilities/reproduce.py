@@ -26,31 +26,52 @@ DFXP = (100, 0.0001, 2)
 # The bit-widths around the knees, and the other points of each figure: (full, small).
 POINTS = {
     "fig1": (range(0, 11), (1, 3, 5, 7, 9)),
-    "fig2": ({"FXP": range(9, 25), "DFXP": range(4, 16)},
-             {"FXP": (9, 11, 13, 15, 17, 19, 21), "DFXP": (5, 6, 7, 8, 9, 10, 12)}),
-    "fig3": ({"FXP": range(9, 25), "DFXP": range(6, 20)},
-             {"FXP": (11, 13, 15, 17, 19, 21), "DFXP": (7, 8, 9, 10, 11, 13)}),
-    "fig4": (((7, 8, 9, 10), (0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)), ((8, 9), (0, 1e-5, 1e-4, 1e-3, 1e-2)))}
+    "fig2": (
+        {"FXP": range(9, 25), "DFXP": range(4, 16)},
+        {"FXP": (9, 11, 13, 15, 17, 19, 21), "DFXP": (5, 6, 7, 8, 9, 10, 12)},
+    ),
+    "fig3": (
+        {"FXP": range(9, 25), "DFXP": range(6, 20)},
+        {"FXP": (11, 13, 15, 17, 19, 21), "DFXP": (7, 8, 9, 10, 11, 13)},
+    ),
+    "fig4": (
+        ((7, 8, 9, 10), (0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)),
+        ((8, 9), (0, 1e-5, 1e-4, 1e-3, 1e-2)),
+    ),
+}
 BENCHMARK = Path(__file__).resolve().parent.parent / "results" / "benchmark.json"
 BATCHES = {"PI_MNIST": 500, "MNIST": 390, "CIFAR10": 351, "SVHN": 4674}  # of an epoch
 
 
 def wanted(item, task=None, small=False, seeds=1):
     """The runs.Settings behind an item, in order of value."""
+
     def setting(task, number_format, *numbers):
         own = {"epochs": SMALL_EPOCHS[task] if small else None}
-        return [Settings(task, number_format, *numbers, seed=seed, **own) for seed in range(sweep.SEED, sweep.SEED + seeds)]
+        return [
+            Settings(task, number_format, *numbers, seed=seed, **own)
+            for seed in range(sweep.SEED, sweep.SEED + seeds)
+        ]
 
     if item == "table":
-        rows = [(t, f, *numbers) for t in ([task] if task else TASKS) for f, (numbers, _) in results.ROWS.items()]
+        rows = [
+            (t, f, *numbers)
+            for t in ([task] if task else TASKS)
+            for f, (numbers, _) in results.ROWS.items()
+        ]
         return [s for row in rows for s in setting(*row)]
     task, points = task or "PI_MNIST", POINTS[item][small]
     rows = [(task, "FLP")]
     if item == "fig1":
         rows += [(task, "FXP", n, 31, 31) for n in points]
     elif item == "fig4":
-        rows += [(task, "DFXP", 5, bits, 31, DFXP[0], rate, DFXP[2]) for bits in points[0] for rate in points[1]]
+        rows += [
+            (task, "DFXP", 5, bits, 31, DFXP[0], rate, DFXP[2])
+            for bits in points[0]
+            for rate in points[1]
+        ]
     else:
+
         def bits(n):
             return (n, 31) if item == "fig2" else (31, n)
 
@@ -68,8 +89,10 @@ def cost(settings, epochs):
         row = rows["CIFAR10" if s.task == "SVHN" else s.task, s.format]
         passes = n + (s.init_epochs if s.format == "DFXP" else 0)
         test_images = {"CIFAR10": 15_000, "SVHN": 32_032}.get(s.task, 20_000)
-        hours += (passes * BATCHES[s.task] * row["ms_per_batch"]["median"]
-                  + (n + 1) * test_images * row["ms_per_test_image"]["median"]) / 3.6e6
+        hours += (
+            passes * BATCHES[s.task] * row["ms_per_batch"]["median"]
+            + (n + 1) * test_images * row["ms_per_test_image"]["median"]
+        ) / 3.6e6
     return hours
 
 
@@ -81,21 +104,40 @@ def announce(item, settings, small, jobs):
     print(f"{item}: {len(settings)} runs, {len(settings) - jobs} of them finished already")
     if small:
         shrunk = {s.task: s.epochs for s in settings}
-        print("small scale: "
-              + ", ".join(f"{n} epochs of {task} instead of {SCHEDULES[task].epochs}" for task, n in shrunk.items())
-              + ("" if item == "table" else ", and fewer points") + "; the networks and formats are the published ones")
+        print(
+            "small scale: "
+            + ", ".join(
+                f"{n} epochs of {task} instead of {SCHEDULES[task].epochs}"
+                for task, n in shrunk.items()
+            )
+            + ("" if item == "table" else ", and fewer points")
+            + "; the networks and formats are the published ones"
+        )
     hours = cost(settings, epochs)
-    print(f"all of them take about {f'{hours:.0f} hours' if hours > 3 else f'{60 * hours:.0f} minutes'} on two CPU cores "
-          "(results/benchmark.json)", flush=True)
+    print(
+        f"all of them take about {f'{hours:.0f} hours' if hours > 3 else f'{60 * hours:.0f} minutes'} on two CPU cores "
+        "(results/benchmark.json)",
+        flush=True,
+    )
 
 
 def main(arguments=None):
-    parser = Parser(prog="python -m utilities.reproduce", description=__doc__, allow_abbrev=False,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="python -m utilities.reproduce",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("item", choices=("table", *POINTS), help="what to reproduce")
-    parser.add_argument("--task", choices=TASKS, help="for this task only (default: table all, figures PI_MNIST)")
-    parser.add_argument("--scale", choices=("full", "small"), default="full", help="full: as published (default)")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and what it would cost")
+    parser.add_argument(
+        "--task", choices=TASKS, help="for this task only (default: table all, figures PI_MNIST)"
+    )
+    parser.add_argument(
+        "--scale", choices=("full", "small"), default="full", help="full: as published (default)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be trained, and what it would cost"
+    )
     sweep.add_options(parser)
     a = parser.parse_args(arguments)
     small = a.scale == "small"

@@ -21,7 +21,8 @@ ROWS = {  # format -> its numbers, and the paper's test errors in %, task by tas
     "FLP": ((), (1.05, 0.51, 14.05, 2.71)),
     "HFLP": ((), (1.10, 0.51, 14.14, 3.02)),
     "FXP": ((5, 19, 19), (1.39, 0.57, 15.98, 2.97)),
-    "DFXP": ((5, 9, 11, 100, 0.0001, 2), (1.28, 0.59, 14.82, 4.95))}
+    "DFXP": ((5, 9, 11, 100, 0.0001, 2), (1.28, 0.59, 14.82, 4.95)),
+}
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,19 @@ def collect(folders, sample=False):
             if not records:
                 remarks.append(f"{path.parent} has no finished epoch")
             elif bool(config.get("sample")) != sample:
-                remarks.append(f"{path.parent} was trained on {'real data' if sample else 'the generated sample'}, left out")
+                remarks.append(
+                    f"{path.parent} was trained on {'real data' if sample else 'the generated sample'}, left out"
+                )
             else:
-                outcomes.append(Outcome(path.parent, Settings(**config["settings"]), config["epochs"], records, config))
+                outcomes.append(
+                    Outcome(
+                        path.parent,
+                        Settings(**config["settings"]),
+                        config["epochs"],
+                        records,
+                        config,
+                    )
+                )
     return outcomes, remarks
 
 
@@ -105,10 +116,20 @@ def table(outcomes):
     published = {}
     for k, task in enumerate(TASKS):
         for number_format, (numbers, errors) in ROWS.items():
-            settings = Settings(task, number_format, **dict(zip(NUMBERS, numbers, strict=False)), seed=0)
+            settings = Settings(
+                task, number_format, **dict(zip(NUMBERS, numbers, strict=False)), seed=0
+            )
             published[settings] = errors[k]
-    others = sorted((s for s in groups if s not in published), key=lambda s: (
-        TASKS.index(s.task), list(ROWS).index(s.format), *(getattr(s, name) for name in NUMBERS), s.epochs or 0, s.streams))
+    others = sorted(
+        (s for s in groups if s not in published),
+        key=lambda s: (
+            TASKS.index(s.task),
+            list(ROWS).index(s.format),
+            *(getattr(s, name) for name in NUMBERS),
+            s.epochs or 0,
+            s.streams,
+        ),
+    )
     for settings in [*published, *others]:
         if settings not in groups:
             missing.append(command(settings))
@@ -119,13 +140,21 @@ def table(outcomes):
             mean, deviation = mean_and_deviation([o.error for o in shown])
             paper = published.get(settings) if complete and shown is complete else None
             last, epochs = shown[0].last["epoch"], shown[0].epochs
-            rows.append({"command": command(settings),
-                         "epochs": str(epochs) if shown[0].complete else f"stopped after {last} of {epochs}",
-                         "runs": len(shown), "error": mean,
-                         "deviation": deviation if len(shown) > 1 else None, "paper": published.get(settings),
-                         "difference": mean - paper if paper is not None else None,
-                         "device": ", ".join(sorted({o.config.get("device", "?") for o in shown})),
-                         "hours": statistics.mean(o.hours for o in shown)})
+            rows.append(
+                {
+                    "command": command(settings),
+                    "epochs": str(epochs)
+                    if shown[0].complete
+                    else f"stopped after {last} of {epochs}",
+                    "runs": len(shown),
+                    "error": mean,
+                    "deviation": deviation if len(shown) > 1 else None,
+                    "paper": published.get(settings),
+                    "difference": mean - paper if paper is not None else None,
+                    "device": ", ".join(sorted({o.config.get("device", "?") for o in shown})),
+                    "hours": statistics.mean(o.hours for o in shown),
+                }
+            )
     return rows, missing
 
 
@@ -135,10 +164,21 @@ HEAD = ("command", "epochs", "test error, %", "paper, %", "difference", "runs", 
 
 def cells(row):
     """A row of `table` as text, in the order of HEAD."""
-    error = f"{row['error']:.2f}" + (f" ± {row['deviation']:.2f}" if row["deviation"] is not None else "")
+    error = f"{row['error']:.2f}" + (
+        f" ± {row['deviation']:.2f}" if row["deviation"] is not None else ""
+    )
     paper = f"{row['paper']:.2f}" if row["paper"] is not None else ""
     difference = f"{row['difference']:+.2f}" if row["difference"] is not None else ""
-    return row["command"], row["epochs"], error, paper, difference, str(row["runs"]), row["device"], f"{row['hours']:.2f}"
+    return (
+        row["command"],
+        row["epochs"],
+        error,
+        paper,
+        difference,
+        str(row["runs"]),
+        row["device"],
+        f"{row['hours']:.2f}",
+    )
 
 
 def markdown(rows):
@@ -149,23 +189,36 @@ def markdown(rows):
 def terminal(rows):
     lines = [HEAD, *map(cells, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "".join("  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines)
+    return "".join(
+        "  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() + "\n"
+        for line in lines
+    )
 
 
 def as_csv(rows):
     text = io.StringIO()
     writer = csv.DictWriter(text, KEYS)
     writer.writeheader()
-    writer.writerows({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    writer.writerows(
+        {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in rows
+    )
     return text.getvalue()
 
 
 def main(arguments=None):
     parser = Parser(prog="python -m utilities.results", description=__doc__, allow_abbrev=False)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUNS", help="run folders, or folders that hold them")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown, too")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUNS", help="run folders, or folders that hold them"
+    )
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the table as Markdown, too"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV, too")
-    parser.add_argument("--sample", action="store_true", help="runs on the generated sample, instead of those on real data")
+    parser.add_argument(
+        "--sample",
+        action="store_true",
+        help="runs on the generated sample, instead of those on real data",
+    )
     a = parser.parse_args(arguments)
     try:
         outcomes, remarks = collect(a.runs, a.sample)

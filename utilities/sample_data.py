@@ -33,6 +33,7 @@ GENERATOR = 1  # raised whenever the same seed is to give other files
 
 # --------------------------------------------------------------------------------------------- strokes
 
+
 def _arc(cx, cy, rx, ry, start, stop, n=10):
     """Points of an elliptic arc, degrees clockwise from the right (y points down)."""
     t = np.radians(np.linspace(start, stop, n + 1))
@@ -41,24 +42,31 @@ def _arc(cx, cy, rx, ry, start, stop, n=10):
 
 # digit -> its ways of writing it; each a list of polylines in the unit square
 GLYPHS = {
-    0: [[_arc(.5, .5, .27, .42, 0, 360, 14)]],
-    1: [[[(.5, .08), (.5, .92)]], [[(.33, .27), (.53, .08), (.53, .92)]]],
-    2: [[[*_arc(.49, .31, .26, .23, 185, 395), (.22, .92), (.8, .92)]]],
-    3: [[_arc(.46, .29, .25, .21, 205, 440), _arc(.46, .71, .29, .22, 275, 515)]],
-    4: [[[(.58, .08), (.2, .62), (.82, .62)], [(.62, .38), (.62, .94)]],
-        [[(.28, .08), (.24, .5), (.72, .5)], [(.72, .08), (.7, .94)]]],
-    5: [[[(.76, .08), (.32, .08), (.29, .46), *_arc(.46, .67, .29, .25, 235, 505)]]],
-    6: [[[(.66, .07), (.4, .28), (.27, .52), *_arc(.5, .69, .24, .23, 190, 540)]]],
-    7: [[[(.2, .1), (.8, .1), (.42, .93)]], [[(.2, .1), (.8, .1), (.42, .93)], [(.36, .52), (.74, .52)]]],
-    8: [[_arc(.5, .29, .2, .2, 0, 360), _arc(.5, .71, .25, .22, 0, 360)]],
-    9: [[[*_arc(.49, .32, .24, .23, 0, 350), (.73, .35), (.66, .93)]]]}
+    0: [[_arc(0.5, 0.5, 0.27, 0.42, 0, 360, 14)]],
+    1: [[[(0.5, 0.08), (0.5, 0.92)]], [[(0.33, 0.27), (0.53, 0.08), (0.53, 0.92)]]],
+    2: [[[*_arc(0.49, 0.31, 0.26, 0.23, 185, 395), (0.22, 0.92), (0.8, 0.92)]]],
+    3: [[_arc(0.46, 0.29, 0.25, 0.21, 205, 440), _arc(0.46, 0.71, 0.29, 0.22, 275, 515)]],
+    4: [
+        [[(0.58, 0.08), (0.2, 0.62), (0.82, 0.62)], [(0.62, 0.38), (0.62, 0.94)]],
+        [[(0.28, 0.08), (0.24, 0.5), (0.72, 0.5)], [(0.72, 0.08), (0.7, 0.94)]],
+    ],
+    5: [[[(0.76, 0.08), (0.32, 0.08), (0.29, 0.46), *_arc(0.46, 0.67, 0.29, 0.25, 235, 505)]]],
+    6: [[[(0.66, 0.07), (0.4, 0.28), (0.27, 0.52), *_arc(0.5, 0.69, 0.24, 0.23, 190, 540)]]],
+    7: [
+        [[(0.2, 0.1), (0.8, 0.1), (0.42, 0.93)]],
+        [[(0.2, 0.1), (0.8, 0.1), (0.42, 0.93)], [(0.36, 0.52), (0.74, 0.52)]],
+    ],
+    8: [[_arc(0.5, 0.29, 0.2, 0.2, 0, 360), _arc(0.5, 0.71, 0.25, 0.22, 0, 360)]],
+    9: [[[*_arc(0.49, 0.32, 0.24, 0.23, 0, 350), (0.73, 0.35), (0.66, 0.93)]]],
+}
 
 
 def _glyphs():
     """All ways of writing: their digits (ways,), and the segments of each, float64 (segments, 2 ends, 2)."""
     ways = [(digit, way) for digit, some in GLYPHS.items() for way in some]
     return np.array([digit for digit, _ in ways]), [
-        np.array([pair for line in way for pair in pairwise(line)]) for _, way in ways]
+        np.array([pair for line in way for pair in pairwise(line)]) for _, way in ways
+    ]
 
 
 def draw(digits, size, rng):
@@ -81,30 +89,37 @@ def draw(digits, size, rng):
     def uniform(low, high):
         return rng.uniform(low, high, len(digits))[:, None, None]
 
-    phase, sway = uniform(0, 2 * np.pi), uniform(-.06, .06)
-    angle, slant = uniform(-.2, .2), uniform(-.25, .25)
-    width, height = .74 * size * uniform(.62, 1.1), .74 * size * uniform(.8, 1.05)
-    across, down = size * uniform(.44, .56), size * uniform(.44, .56)
-    thickness, blur = size * uniform(.028, .062), uniform(.8, 1.6)
+    phase, sway = uniform(0, 2 * np.pi), uniform(-0.06, 0.06)
+    angle, slant = uniform(-0.2, 0.2), uniform(-0.25, 0.25)
+    width, height = 0.74 * size * uniform(0.62, 1.1), 0.74 * size * uniform(0.8, 1.05)
+    across, down = size * uniform(0.44, 0.56), size * uniform(0.44, 0.56)
+    thickness, blur = size * uniform(0.028, 0.062), uniform(0.8, 1.6)
 
     ink = np.empty((len(digits), size, size), np.float32)
     for way, glyph in enumerate(glyphs):
         some = np.flatnonzero(which == way)
-        x, y = glyph.transpose(2, 0, 1)[:, None] - .5  # (1, segments, ends); below (images, segments, ends)
-        x, y = x + sway[some] * np.sin(5 * y + phase[some]), y + sway[some] * np.sin(5 * x + phase[some])
+        x, y = (
+            glyph.transpose(2, 0, 1)[:, None] - 0.5
+        )  # (1, segments, ends); below (images, segments, ends)
+        x, y = (
+            x + sway[some] * np.sin(5 * y + phase[some]),
+            y + sway[some] * np.sin(5 * x + phase[some]),
+        )
         x, y = width[some] * x - slant[some] * height[some] * y, height[some] * y
         cos, sin = np.cos(angle[some]), np.sin(angle[some])
         x, y = cos * x - sin * y + across[some], sin * x + cos * y + down[some]
         for first in range(0, len(some), 64):  # 64 images at a time stay in the cache
             part = slice(first, first + 64)
             distance = _distance(x[part].astype(np.float32), y[part].astype(np.float32), size)
-            ink[some[part]] = np.clip((thickness[some[part]] - distance) / blur[some[part]] + .5, 0, 1)
+            ink[some[part]] = np.clip(
+                (thickness[some[part]] - distance) / blur[some[part]] + 0.5, 0, 1
+            )
     return ink
 
 
 def _distance(x, y, size):
     """float32 (n, size, size): each pixel's distance to the nearest segment; x, y (n, segments, 2 ends)."""
-    columns = (np.arange(size, dtype=np.float32) + np.float32(.5))[None, None, :]
+    columns = (np.arange(size, dtype=np.float32) + np.float32(0.5))[None, None, :]
     rows = columns.transpose(0, 2, 1)
     nearest = np.full((len(x), size, size), np.inf, np.float32)
     for segment in range(x.shape[1]):
@@ -127,24 +142,30 @@ def _balanced(n, rng):
 def _grey(n, rng):
     """uint8 (n, 28, 28) and digits: light ink on black, noise where it exceeds a threshold, as in a scan."""
     digits = _balanced(n, rng)
-    ink = draw(digits, 28, rng) * rng.uniform(.7, 1, (n, 1, 1))
-    ink = ink + rng.normal(0, .1, ink.shape)
-    return np.uint8(np.clip(np.where(ink > .12, ink, 0), 0, 1) * 255), digits
+    ink = draw(digits, 28, rng) * rng.uniform(0.7, 1, (n, 1, 1))
+    ink = ink + rng.normal(0, 0.1, ink.shape)
+    return np.uint8(np.clip(np.where(ink > 0.12, ink, 0), 0, 1) * 255), digits
 
 
 def _coloured(n, rng):
     """uint8 (n, 3, 32, 32) and digits: a light colour on a shaded darker one, with noise."""
     digits = _balanced(n, rng)
     ink = draw(digits, 32, rng)[:, None]
-    paper = rng.uniform(.1, .5, (n, 3, 1, 1))
-    colour = paper + rng.uniform(.2, .5, (n, 3, 1, 1))  # always lighter: there are few examples to learn from
+    paper = rng.uniform(0.1, 0.5, (n, 3, 1, 1))
+    colour = paper + rng.uniform(
+        0.2, 0.5, (n, 3, 1, 1)
+    )  # always lighter: there are few examples to learn from
     ramp = np.linspace(-1, 1, 32)
-    shade = rng.uniform(-.12, .12, (n, 1, 1, 1)) * ramp + rng.uniform(-.12, .12, (n, 1, 1, 1)) * ramp[:, None]
-    image = paper + ink * (colour - paper) + shade + rng.normal(0, .05, (n, 3, 32, 32))
+    shade = (
+        rng.uniform(-0.12, 0.12, (n, 1, 1, 1)) * ramp
+        + rng.uniform(-0.12, 0.12, (n, 1, 1, 1)) * ramp[:, None]
+    )
+    image = paper + ink * (colour - paper) + shade + rng.normal(0, 0.05, (n, 3, 32, 32))
     return np.uint8(np.clip(image, 0, 1) * 255), digits
 
 
 # --------------------------------------------------------------------------------------------- formats
+
 
 def idx_bytes(array):
     """An idx file of a uint8 array: magic number 0x0800 + dimensions, sizes, then the bytes, big-endian."""
@@ -164,17 +185,27 @@ def pickle_bytes(value):
 
     Written by hand, as Python 3 spells bytes and NumPy's names differently from the official batches.
     """
+
     def dump(value):
         if isinstance(value, dict):
             return b"}(" + b"".join(dump(key) + dump(item) for key, item in value.items()) + b"u"
         if isinstance(value, list):
             return b"](" + b"".join(map(dump, value)) + b"e"
         if isinstance(value, bytes):
-            return (b"U" + struct.pack("<B", len(value)) if len(value) < 256 else
-                    b"T" + struct.pack("<i", len(value))) + value
+            return (
+                b"U" + struct.pack("<B", len(value))
+                if len(value) < 256
+                else b"T" + struct.pack("<i", len(value))
+            ) + value
         if isinstance(value, int):
-            return b"K" + struct.pack("<B", value) if 0 <= value < 256 else b"J" + struct.pack("<i", value)
-        dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN" + dump(-1) * 2 + dump(0) + b"tb"
+            return (
+                b"K" + struct.pack("<B", value)
+                if 0 <= value < 256
+                else b"J" + struct.pack("<i", value)
+            )
+        dtype = (
+            b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN" + dump(-1) * 2 + dump(0) + b"tb"
+        )
         empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
         shape = b"(" + b"".join(map(dump, value.shape)) + b"t"
         return empty + b"(K\x01" + shape + dtype + b"\x89" + dump(value.tobytes()) + b"tb"
@@ -194,6 +225,7 @@ def mat_bytes(images, digits):
 
 # ------------------------------------------------------------------------------------------------ sets
 
+
 def _mnist(rng):
     files = {}
     for name, n in (("train", 2500), ("t10k", 500)):
@@ -211,9 +243,16 @@ def _cifar10(rng):
     names = [(f"data_batch_{k}", f"training batch {k} of 5") for k in range(1, 6)]
     for name, title in [*names, ("test_batch", "testing batch 1 of 1")]:
         images, digits = _coloured(200, rng)
-        files[name] = pickle_bytes({
-            b"batch_label": title.encode(), b"labels": digits.tolist(), b"data": images.reshape(-1, 3072),
-            b"filenames": [b"digit%d_s_%06d.png" % (digit, k) for k, digit in enumerate(digits)]})
+        files[name] = pickle_bytes(
+            {
+                b"batch_label": title.encode(),
+                b"labels": digits.tolist(),
+                b"data": images.reshape(-1, 3072),
+                b"filenames": [
+                    b"digit%d_s_%06d.png" % (digit, k) for k, digit in enumerate(digits)
+                ],
+            }
+        )
     return files, {"split": {"train": 900, "valid": 100, "test": 200}, "files": {}}
 
 
@@ -225,8 +264,11 @@ def _svhn(rng):
     return files, {"split": split, "valid_per_class": per_class, "files": {}}
 
 
-SETS = {"mnist": ("mnist", _mnist), "cifar10": ("cifar10/cifar-10-batches-py", _cifar10),
-        "svhn": ("SVHN/format2", _svhn)}
+SETS = {
+    "mnist": ("mnist", _mnist),
+    "cifar10": ("cifar10/cifar-10-batches-py", _cifar10),
+    "svhn": ("SVHN/format2", _svhn),
+}
 
 
 def ensure_sample(folder, tasks=tuple(SETS), seed=None):
@@ -243,12 +285,16 @@ def ensure_sample(folder, tasks=tuple(SETS), seed=None):
     ValueError : one line; a folder has other files in it (official, or of another seed), or a bad argument.
     OSError : a folder cannot be written.
     """
-    if seed is not None and not 0 <= seed < 2 ** 32:
-        raise ValueError(f"the seed is {seed}: give 0..{2 ** 32 - 1}")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise ValueError(f"the seed is {seed}: give 0..{2**32 - 1}")
     unknown = set(tasks) - set(SETS)
     if unknown:
-        raise ValueError(f"no sample is called {', '.join(sorted(unknown))}: there are {', '.join(SETS)}")
-    todo = [task for task in SETS if task in tasks and not _is_there(Path(folder) / SETS[task][0], seed)]
+        raise ValueError(
+            f"no sample is called {', '.join(sorted(unknown))}: there are {', '.join(SETS)}"
+        )
+    todo = [
+        task for task in SETS if task in tasks and not _is_there(Path(folder) / SETS[task][0], seed)
+    ]
     for task in todo:
         _make(Path(folder) / SETS[task][0], SETS[task][1], task, seed or 0)
 
@@ -264,13 +310,19 @@ def _is_there(target, seed):
     except (OSError, ValueError, KeyError, TypeError):
         ours = False
     if not ours:
-        raise ValueError(f"{target} has other files in it ({present[0]}): give another folder for the sample")
+        raise ValueError(
+            f"{target} has other files in it ({present[0]}): give another folder for the sample"
+        )
     if seed is not None and found != seed:
-        raise ValueError(f"{target} has the sample of seed {found!r}: delete it or give another folder")
+        raise ValueError(
+            f"{target} has the sample of seed {found!r}: delete it or give another folder"
+        )
     stems = {name.removesuffix(".gz") for name in files}
     gone = stems - {name.removesuffix(".gz") for name in present}
     if gone:
-        raise ValueError(f"{target} lacks {min(gone)} of the sample: delete the folder and make it again")
+        raise ValueError(
+            f"{target} lacks {min(gone)} of the sample: delete the folder and make it again"
+        )
     return True
 
 
@@ -306,10 +358,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments=None):
-    parser = _Parser(prog="python -m utilities.sample_data", description=__doc__,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dir", metavar="DIR", type=Path, help="the data folder to make or to complete")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws other digits (default 0)")
+    parser = _Parser(
+        prog="python -m utilities.sample_data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "dir", metavar="DIR", type=Path, help="the data folder to make or to complete"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed draws other digits (default 0)"
+    )
     options = parser.parse_args(arguments)
     try:
         ensure_sample(options.dir, seed=options.seed)

@@ -24,7 +24,17 @@ from pathlib import Path
 
 import main as program
 from datasets import DataError
-from runs import LIMITS, NEEDED, NUMBERS, Run, RunError, Settings, Stopped, Watcher, write_atomically
+from runs import (
+    LIMITS,
+    NEEDED,
+    NUMBERS,
+    Run,
+    RunError,
+    Settings,
+    Stopped,
+    Watcher,
+    write_atomically,
+)
 from utilities.cifar10_preprocessing import Parser
 
 SEED = 1234
@@ -35,6 +45,7 @@ ENDED = ("finished", "diverged", "failed")
 
 # ------------------------------------------------------------------------------------------------------- what to train
 
+
 def expand(text):
     """The words that a list or range stands for: "5:7,9" -> 5, 6, 7, 9. ArgumentTypeError if it is neither."""
     words = []
@@ -43,7 +54,9 @@ def expand(text):
             words.append(part)
             continue
         if not re.fullmatch(r"[+-]?\d{1,9}:[+-]?\d{1,9}(:\d{1,9})?", part):
-            raise argparse.ArgumentTypeError(f"{part!r} is no range of whole numbers, such as 5:12 or 5:13:2")
+            raise argparse.ArgumentTypeError(
+                f"{part!r} is no range of whole numbers, such as 5:12 or 5:13:2"
+            )
         low, high, step = (*map(int, part.split(":")), 1)[:3]
         if not (0 < step and low <= high < low + step * MOST_RUNS):
             raise argparse.ArgumentTypeError(f"the range {part!r} has no number, or too many")
@@ -60,7 +73,11 @@ def product(words, seeds=1, **options):
     for task, number_format, seed in itertools.product(tasks, formats, range(SEED, SEED + seeds)):
         needed = numbers[: NEEDED.get(number_format, 0)]
         for combination in itertools.product(*needed):
-            settings.append(Settings(**program.settings_of(task, number_format, combination, seed=seed, **options)))
+            settings.append(
+                Settings(
+                    **program.settings_of(task, number_format, combination, seed=seed, **options)
+                )
+            )
             if len(settings) > MOST_RUNS:
                 raise argparse.ArgumentTypeError(f"these are more than {MOST_RUNS} runs")
     return list(dict.fromkeys(settings))
@@ -107,6 +124,7 @@ class Job:
 
 # --------------------------------------------------------------------------------------------- several as one program
 
+
 class Team:
     """Trainers, each followed in a thread of its own, whose next segments are trained by one call of their program.
 
@@ -142,7 +160,9 @@ class Team:
         calls, self._waiting, groups = self._waiting, {}, {}
         for trainer, call in calls.items():
             _, constants, x, _, rows, *_ = call
-            groups.setdefault((id(x), len(rows), self._program.narrow(constants)), []).append(trainer)
+            groups.setdefault((id(x), len(rows), self._program.narrow(constants)), []).append(
+                trainer
+            )
         for group in groups.values():
             try:
                 states = self._program.together([calls[trainer] for trainer in group])
@@ -178,7 +198,12 @@ class Sweep:
     """
 
     def __init__(self, settings, options, together=None, out=None):
-        self.options, self.together, self.ending, self._data = options, together, None, {}  # task -> its data
+        self.options, self.together, self.ending, self._data = (
+            options,
+            together,
+            None,
+            {},
+        )  # task -> its data
         self.jobs = [Job(s, options.out / program.run_name(s, options.sample)) for s in settings]
         self.table = Table(self, out or sys.stdout)
 
@@ -217,7 +242,9 @@ class Sweep:
         """Train all that is not finished."""
         groups = {}
         for job in self.unfinished():
-            groups.setdefault((job.settings.task, job.settings.format, job.settings.streams), []).append(job)
+            groups.setdefault(
+                (job.settings.task, job.settings.format, job.settings.streams), []
+            ).append(job)
         for jobs in groups.values():
             self._train_group(jobs)
 
@@ -240,7 +267,11 @@ class Sweep:
                     first = first or trainer
                     members.append((job, trainer))
             # Chunks of a data set that is read in pieces differ from run to run.
-            teams = [[m] for m in members] if members and members[0][1].task.chunk_batches else [members]
+            teams = (
+                [[m] for m in members]
+                if members and members[0][1].task.chunk_batches
+                else [members]
+            )
             for team in teams if members else ():
                 self._train_team(team)
 
@@ -257,21 +288,37 @@ class Sweep:
             job.status, job.why = ("in use" if "in use" in str(error) else "failed"), str(error)
             self.table.say(error)
             return False
-        if run.exists and (record := run.finished(self.options.stop_after)):  # somebody else was faster
+        if run.exists and (
+            record := run.finished(self.options.stop_after)
+        ):  # somebody else was faster
             job.status, job.record = "finished", record
             run.unlock()
             return False
         if not run.exists:
             from model import TASKS
 
-            epochs = TASKS[job.settings.task].epochs if job.settings.epochs is None else job.settings.epochs
-            run.start(self.options.command(job.settings), job.settings, epochs, data.identity, compilation.device_name(),
-                      sample=self.options.sample, deterministic=self.options.deterministic)
+            epochs = (
+                TASKS[job.settings.task].epochs
+                if job.settings.epochs is None
+                else job.settings.epochs
+            )
+            run.start(
+                self.options.command(job.settings),
+                job.settings,
+                epochs,
+                data.identity,
+                compilation.device_name(),
+                sample=self.options.sample,
+                deterministic=self.options.deterministic,
+            )
         return True
 
     def _train_team(self, members):
         team = Team([trainer for _, trainer in members])
-        threads = [threading.Thread(target=self._follow, args=(job, trainer, team)) for job, trainer in members]
+        threads = [
+            threading.Thread(target=self._follow, args=(job, trainer, team))
+            for job, trainer in members
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -300,7 +347,9 @@ class Sweep:
         except Diverged as error:
             self.table.change(job, "diverged", str(error))
         except (RunError, DataError, OSError, DeviceError, MemoryError) as error:
-            self.table.change(job, "failed", " ".join(str(error).split())[:300] or type(error).__name__)
+            self.table.change(
+                job, "failed", " ".join(str(error).split())[:300] or type(error).__name__
+            )
         except BaseException as error:
             self.table.change(job, "failed", f"{type(error).__name__}: {error}")
             raise
@@ -313,14 +362,34 @@ class Sweep:
         names = ["task", "format", *NUMBERS, "epochs", "seed", "streams"]
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow([*names, "status", "epoch", "best_epoch", "validation_error", "test_error", "folder"])
+        writer.writerow(
+            [*names, "status", "epoch", "best_epoch", "validation_error", "test_error", "folder"]
+        )
         for job in self.jobs:
             own, r = asdict(job.settings), job.record
-            shown = {"task", "format", "seed", "streams", "epochs", *NUMBERS[: NEEDED[job.settings.format]]}
-            errors = [round(r[k], 6) if r else "" for k in ("best_validation_error", "best_test_error")]
-            writer.writerow([own[name] if name in shown else "" for name in names] + [
-                "unfinished" if job.status in ("waiting", "running", "interrupted", "in use") else job.status,
-                r.get("epoch", ""), r.get("best_epoch", ""), *errors, job.folder.name])
+            shown = {
+                "task",
+                "format",
+                "seed",
+                "streams",
+                "epochs",
+                *NUMBERS[: NEEDED[job.settings.format]],
+            }
+            errors = [
+                round(r[k], 6) if r else "" for k in ("best_validation_error", "best_test_error")
+            ]
+            writer.writerow(
+                [own[name] if name in shown else "" for name in names]
+                + [
+                    "unfinished"
+                    if job.status in ("waiting", "running", "interrupted", "in use")
+                    else job.status,
+                    r.get("epoch", ""),
+                    r.get("best_epoch", ""),
+                    *errors,
+                    job.folder.name,
+                ]
+            )
         self.options.out.mkdir(parents=True, exist_ok=True)
         write_atomically(self.summary_path, lambda file: file.write(text.getvalue().encode()))
 
@@ -339,7 +408,10 @@ class Table:
         self.show(at_once=True)
 
     def say(self, text):
-        with self._lock, contextlib.suppress(BrokenPipeError):  # training goes on when nobody reads any more
+        with (
+            self._lock,
+            contextlib.suppress(BrokenPipeError),
+        ):  # training goes on when nobody reads any more
             self._erase()
             print(text, file=self.out, flush=True)
 
@@ -348,8 +420,10 @@ class Table:
         if job.record:
             r = job.record
             of = f" of {job.last_epoch}" if job.last_epoch is not None else ""
-            words.append(f"epoch {r['epoch']}{of}, test error {r['best_test_error']:.2f} % "
-                         f"(validation {r['best_validation_error']:.2f} %)")
+            words.append(
+                f"epoch {r['epoch']}{of}, test error {r['best_test_error']:.2f} % "
+                f"(validation {r['best_validation_error']:.2f} %)"
+            )
         return " ".join(words)
 
     def show(self, at_once=False):
@@ -357,7 +431,10 @@ class Table:
             return
         jobs = self.sweep.jobs
         lines = [self.line(job) for job in jobs if job.status == "running"]
-        counts = [f"{sum(job.status == s for job in jobs)} {s}" for s in dict.fromkeys(job.status for job in jobs)]
+        counts = [
+            f"{sum(job.status == s for job in jobs)} {s}"
+            for s in dict.fromkeys(job.status for job in jobs)
+        ]
         lines.append(f"{len(jobs)} runs: {', '.join(counts)}{self.time_left()}")
         width = shutil.get_terminal_size().columns - 1
         with self._lock:
@@ -367,7 +444,10 @@ class Table:
 
     def time_left(self):
         """As long as the epochs that are left take at the speed of those that were trained, if there is one."""
-        left, known = 0.0, [j for j in self.sweep.jobs if j.record.get("epoch") and j.status == "running"]
+        left, known = (
+            0.0,
+            [j for j in self.sweep.jobs if j.record.get("epoch") and j.status == "running"],
+        )
         if not known:
             return ""
         together = len(known)
@@ -376,7 +456,9 @@ class Table:
         for job in self.sweep.jobs:
             if job.status in ("waiting", "running"):
                 last = job.last_epoch or known[0].last_epoch
-                left += max(0, last - job.record.get("epoch", 0)) * speed.get(job.settings.task, usual)
+                left += max(0, last - job.record.get("epoch", 0)) * speed.get(
+                    job.settings.task, usual
+                )
         return f", about {left / 60:.0f} min left"
 
     def _erase(self):
@@ -387,25 +469,58 @@ class Table:
 
 # --------------------------------------------------------------------------------------------------------- the program
 
+
 def add_options(parser):
     """What sweep and reproduce have in common."""
-    parser.add_argument("--seeds", type=program.integer(1, 1000), default=1, metavar="N",
-                        help=f"N runs of each, with the seeds {SEED}, {SEED + 1}, ... (default 1)")
-    parser.add_argument("--out", type=program.folder, default=Path("runs"), metavar="DIR",
-                        help="where the run folders are, and summary.csv (default: runs)")
+    parser.add_argument(
+        "--seeds",
+        type=program.integer(1, 1000),
+        default=1,
+        metavar="N",
+        help=f"N runs of each, with the seeds {SEED}, {SEED + 1}, ... (default 1)",
+    )
+    parser.add_argument(
+        "--out",
+        type=program.folder,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where the run folders are, and summary.csv (default: runs)",
+    )
     parser.add_argument("--data", type=program.folder, metavar="DIR", help="as in main.py")
     parser.add_argument("--sample", action="store_true", help="as in main.py")
-    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="as in main.py")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "gpu"), default="auto", help="as in main.py"
+    )
     parser.add_argument("--deterministic", action="store_true", help="as in main.py")
-    parser.add_argument("--together", type=count_or_auto, default=None, metavar="N",
-                        help=f"runs that one program trains at a time (default auto: {GPU_TOGETHER} on a GPU, 1 on a CPU)")
-    parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
-                        help="hand the runs to a Ray cluster; without ADDRESS one is started here (requirements-ray.txt). "
-                        "All its machines must see --out and the data under the same names")
-    parser.add_argument("--cpus", type=program.integer(1, 4096), default=1, metavar="N",
-                        help="with --ray: processor cores for a run (default 1)")
-    parser.add_argument("--gpus", type=fraction, default=0, metavar="F",
-                        help="with --ray: GPUs for a run, also a part of one, such as 0.25 (default 0)")
+    parser.add_argument(
+        "--together",
+        type=count_or_auto,
+        default=None,
+        metavar="N",
+        help=f"runs that one program trains at a time (default auto: {GPU_TOGETHER} on a GPU, 1 on a CPU)",
+    )
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="hand the runs to a Ray cluster; without ADDRESS one is started here (requirements-ray.txt). "
+        "All its machines must see --out and the data under the same names",
+    )
+    parser.add_argument(
+        "--cpus",
+        type=program.integer(1, 4096),
+        default=1,
+        metavar="N",
+        help="with --ray: processor cores for a run (default 1)",
+    )
+    parser.add_argument(
+        "--gpus",
+        type=fraction,
+        default=0,
+        metavar="F",
+        help="with --ray: GPUs for a run, also a part of one, such as 0.25 (default 0)",
+    )
 
 
 def count_or_auto(text):
@@ -458,18 +573,35 @@ def execute(name, settings, a, stop_after=None):
 
 
 def main(arguments=None):
-    parser = Parser(prog="python -m utilities.sweep", description=__doc__, allow_abbrev=False,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*", metavar="TASK FORMAT ...", help="as in main.py, each a word, a list or a range")
-    parser.add_argument("--epochs", type=program.integer(*LIMITS["epochs"]), metavar="N", help="as in main.py")
-    parser.add_argument("--stop-after", type=program.integer(0, 10**6), metavar="K", help="as in main.py")
-    parser.add_argument("--streams", choices=("device", "published"), default="device", help="as in main.py")
+    parser = Parser(
+        prog="python -m utilities.sweep",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="TASK FORMAT ...",
+        help="as in main.py, each a word, a list or a range",
+    )
+    parser.add_argument(
+        "--epochs", type=program.integer(*LIMITS["epochs"]), metavar="N", help="as in main.py"
+    )
+    parser.add_argument(
+        "--stop-after", type=program.integer(0, 10**6), metavar="K", help="as in main.py"
+    )
+    parser.add_argument(
+        "--streams", choices=("device", "published"), default="device", help="as in main.py"
+    )
     add_options(parser)
     words = sys.argv[1:] if arguments is None else arguments
     # "-5:5" would be taken for an option; a word with a blank is not.
     a = parser.parse_intermixed_args([f" {w}" if re.match(r"-\d", w) else w for w in words])
     if not 2 <= len(a.words) <= 2 + len(NUMBERS):
-        parser.error(f"TASK, FORMAT and at most {len(NUMBERS)} words more are needed, not {len(a.words)} words")
+        parser.error(
+            f"TASK, FORMAT and at most {len(NUMBERS)} words more are needed, not {len(a.words)} words"
+        )
     try:
         settings = product(a.words, a.seeds, epochs=a.epochs, streams=a.streams)
     except argparse.ArgumentTypeError as error:

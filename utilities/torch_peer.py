@@ -19,9 +19,18 @@ import torch.nn.functional as F
 # (maps or units, pieces, filter side, padding, pooling window, probability to keep an input), then (units, pieces, p).
 NETWORKS = {
     "PI_MNIST": ((784,), 100, [], [(240, 5, 0.8), (240, 5, 0.5), (10, 1, 0.5)]),
-    "MNIST": ((1, 28, 28), 128, [(48, 2, 8, 0, 4, 0.8), (48, 2, 8, 3, 4, 0.5), (24, 4, 5, 3, 2, 0.5)], [(10, 1, 0.5)]),
-    "CIFAR10": ((3, 32, 32), 128, [(64, 2, 5, 2, 3, 0.8), (128, 2, 5, 2, 3, 0.5), (128, 2, 5, 2, 3, 0.5)],
-                [(400, 5, 0.5), (10, 1, 0.5)]),
+    "MNIST": (
+        (1, 28, 28),
+        128,
+        [(48, 2, 8, 0, 4, 0.8), (48, 2, 8, 3, 4, 0.5), (24, 4, 5, 3, 2, 0.5)],
+        [(10, 1, 0.5)],
+    ),
+    "CIFAR10": (
+        (3, 32, 32),
+        128,
+        [(64, 2, 5, 2, 3, 0.8), (128, 2, 5, 2, 3, 0.5), (128, 2, 5, 2, 3, 0.5)],
+        [(400, 5, 0.5), (10, 1, 0.5)],
+    ),
 }
 NETWORKS["SVHN"] = NETWORKS["CIFAR10"]
 SIGNALS = ("z", "dEdz", "y", "dEdy", "w", "b", "dEdw", "dEdb", "update_w", "update_b")
@@ -36,7 +45,10 @@ def fixed_point(x, bits, noib):
 
 def qpytorch(x, bits, noib):
     from qtorch.quant import fixed_point_quantize
-    return fixed_point_quantize(x.contiguous(), wl=bits + 1, fl=bits - int(noib), symmetric=True, rounding="nearest")
+
+    return fixed_point_quantize(
+        x.contiguous(), wl=bits + 1, fl=bits - int(noib), symmetric=True, rounding="nearest"
+    )
 
 
 def overflow(v, bits, noib):
@@ -75,7 +87,11 @@ class Peer:
         W, width = [], shape[0]
         side = shape[-1]
         for maps, pieces, k, pad, pool, _ in self.convs:
-            W.append((torch.rand(maps * pieces, width, k, k) - 0.5).mul_(0.1).to(memory_format=self.layout))
+            W.append(
+                (torch.rand(maps * pieces, width, k, k) - 0.5)
+                .mul_(0.1)
+                .to(memory_format=self.layout)
+            )
             width, side = maps, -(-(side + 2 * pad - k + 1 - pool) // 2) + 1
         width *= side**2 if self.convs else 1
         for units, pieces, _ in self.dense:
@@ -98,12 +114,16 @@ class Peer:
     def quantize(self, x, ranges, layer, signal, bits=None):
         if self.format == "FLP":
             return x
-        return self.quantizer(x, self.prop if bits is None else bits, ranges[layer, SIGNALS.index(signal)])
+        return self.quantizer(
+            x, self.prop if bits is None else bits, ranges[layer, SIGNALS.index(signal)]
+        )
 
     def statistics(self, v, ranges, layer, signal, bits=None):
         if self.format != "DFXP":
             return torch.zeros(2, device=self.device)
-        return overflow(v, self.prop if bits is None else bits, ranges[layer, SIGNALS.index(signal)])
+        return overflow(
+            v, self.prop if bits is None else bits, ranges[layer, SIGNALS.index(signal)]
+        )
 
     def _forward(self, parameters, slots, ranges, x, t):
         """The loss, and the overflow rates of what passed forward."""
@@ -113,9 +133,13 @@ class Peer:
             if self.format == "FLP":
                 return v
             gradient = f"dEd{signal}"
-            v = Store.apply(v, slots[layer][signal], lambda a: self.quantize(a, ranges, layer, signal),
-                            lambda a: self.quantize(a, ranges, layer, gradient),
-                            lambda a: self.statistics(a, ranges, layer, gradient))
+            v = Store.apply(
+                v,
+                slots[layer][signal],
+                lambda a: self.quantize(a, ranges, layer, signal),
+                lambda a: self.quantize(a, ranges, layer, gradient),
+                lambda a: self.statistics(a, ranges, layer, gradient),
+            )
             rates[layer, signal] = self.statistics(v, ranges, layer, signal)
             return v
 
@@ -124,9 +148,13 @@ class Peer:
             if self.format == "FLP":
                 return v
             rates[layer, signal] = self.statistics(v, ranges, layer, signal, self.up)
-            return Store.apply(v, slots[layer][signal], lambda a: self.quantize(a, ranges, layer, signal),
-                               lambda a: self.quantize(a, ranges, layer, f"dEd{signal}"),
-                               lambda a: self.statistics(a, ranges, layer, f"dEd{signal}"))
+            return Store.apply(
+                v,
+                slots[layer][signal],
+                lambda a: self.quantize(a, ranges, layer, signal),
+                lambda a: self.quantize(a, ranges, layer, f"dEd{signal}"),
+                lambda a: self.statistics(a, ranges, layer, f"dEd{signal}"),
+            )
 
         h, layer = x, 0
         for _, pieces, _, pad, pool, p in self.convs:
@@ -135,14 +163,23 @@ class Peer:
             b = parameter(self.layers + layer, layer, "b")
             z = F.max_pool2d(z, pool, 2, ceil_mode=True) + b[:, None, None]
             if self.format != "FLP":
-                z = Store.apply(z, slots[layer]["u"], lambda a, i=layer: self.quantize(a, ranges, i, "z"),
-                                lambda a, i=layer: self.quantize(a, ranges, i, "dEdz"), lambda a: a.new_zeros(2))
+                z = Store.apply(
+                    z,
+                    slots[layer]["u"],
+                    lambda a, i=layer: self.quantize(a, ranges, i, "z"),
+                    lambda a, i=layer: self.quantize(a, ranges, i, "dEdz"),
+                    lambda a: a.new_zeros(2),
+                )
             h = store(z.unflatten(1, (-1, pieces)).amax(2), layer, "y")
             layer += 1
         h = h.flatten(1)
         for units, pieces, p in self.dense:
             h = h * (torch.rand_like(h) < p)
-            z = store(h @ parameter(layer, layer, "w") + parameter(self.layers + layer, layer, "b"), layer, "z")
+            z = store(
+                h @ parameter(layer, layer, "w") + parameter(self.layers + layer, layer, "b"),
+                layer,
+                "z",
+            )
             if layer < self.layers - 1:
                 h = store(z.view(-1, units, pieces).amax(2), layer, "y")
             layer += 1
@@ -162,34 +199,63 @@ class Peer:
             p = self.quantize(p + v, ranges, layer, name, self.up)
             if name == "w":
                 norm = p.square().sum(0).sqrt()
-                p = self.quantize(p * (norm.clamp(0, 1.9365) / (1e-7 + norm)), ranges, layer, name, self.up)
+                p = self.quantize(
+                    p * (norm.clamp(0, 1.9365) / (1e-7 + norm)), ranges, layer, name, self.up
+                )
             new[0].append(p)
             new[1].append(v)
         if self.format == "DFXP":
             zero = torch.zeros(2, device=self.device)
-            total = total + torch.stack([torch.stack([rates.get((i, s), zero) for s in SIGNALS]) for i in range(n)])
+            total = total + torch.stack(
+                [torch.stack([rates.get((i, s), zero) for s in SIGNALS]) for i in range(n)]
+            )
             if due:
                 mean = total / 100
                 grow, stay = mean[..., 0] > 1e-4, mean[..., 1] > 1e-4
-                ranges, total = ranges + torch.where(grow, 1.0, torch.where(stay, 0.0, -1.0)), torch.zeros_like(total)
+                ranges, total = (
+                    ranges + torch.where(grow, 1.0, torch.where(stay, 0.0, -1.0)),
+                    torch.zeros_like(total),
+                )
         return *new, ranges, total
 
     def step(self):
         parameters = [p.detach().requires_grad_() for p in self.parameters]
-        slots = [{s: torch.zeros(2, device=self.device, requires_grad=True) for s in ("z", "y", "w", "b", "u")}
-                 for _ in range(self.layers)]
+        slots = [
+            {
+                s: torch.zeros(2, device=self.device, requires_grad=True)
+                for s in ("z", "y", "w", "b", "u")
+            }
+            for _ in range(self.layers)
+        ]
         loss, rates = self.forward(parameters, slots, self.ranges, self.x, self.t)
-        wanted = [(i, s) for i in range(self.layers) for s in ("z", "y", "w", "b") if s != "y" or i < self.layers - 1]
+        wanted = [
+            (i, s)
+            for i in range(self.layers)
+            for s in ("z", "y", "w", "b")
+            if s != "y" or i < self.layers - 1
+        ]
         if self.format == "FLP":
             wanted = []
-        gradients = torch.autograd.grad(loss, parameters + [slots[i][s] for i, s in wanted], allow_unused=True)
+        gradients = torch.autograd.grad(
+            loss, parameters + [slots[i][s] for i, s in wanted], allow_unused=True
+        )
         rates = {key: v.detach() for key, v in rates.items()}
-        rates |= {(i, f"dEd{s}"): v for (i, s), v in zip(wanted, gradients[len(parameters):], strict=True) if v is not None}
+        rates |= {
+            (i, f"dEd{s}"): v
+            for (i, s), v in zip(wanted, gradients[len(parameters) :], strict=True)
+            if v is not None
+        }
         self.batches += 1
         with torch.no_grad():
             self.parameters, self.momentum, self.ranges, self.rates = self.finish(
-                self.parameters, self.momentum, gradients[: len(parameters)], self.ranges, self.rates, rates,
-                self.batches % 100 == 0)
+                self.parameters,
+                self.momentum,
+                gradients[: len(parameters)],
+                self.ranges,
+                self.rates,
+                rates,
+                self.batches % 100 == 0,
+            )
 
     def measure(self, batches):
         """Milliseconds of each of so many batches."""
@@ -214,7 +280,9 @@ def fastest(task, number_format, variant):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=sorted(NETWORKS))
     parser.add_argument("format", choices=["FLP", "FXP", "DFXP"])
     parser.add_argument("--variant", choices=["eager", "compile", "qpytorch"], default="eager")
@@ -222,7 +290,10 @@ def main(arguments=None):
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     peer = fastest(options.task, options.format, options.variant)
     layout = "channels_last" if peer.layout is torch.channels_last else "contiguous"
-    print(json.dumps({"torch": torch.__version__, "device": peer.device, "layout": layout}), flush=True)
+    print(
+        json.dumps({"torch": torch.__version__, "device": peer.device, "layout": layout}),
+        flush=True,
+    )
     for line in sys.stdin:
         peer.measure(1)
         print(json.dumps(peer.measure(int(line))), flush=True)
