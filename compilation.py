@@ -26,9 +26,18 @@ from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from pytensor.link.jax.dispatch import jax_funcify
 
 import ops
-from runs import RunError, write_atomically
+from errors import DeviceFailed, DeviceMissing
+from files import write_atomically
 
-DeviceError = jax.errors.JaxRuntimeError  # what a device raises that is out of memory, or gone
+
+@contextlib.contextmanager
+def device_failures():
+    """Within it, what a device raises that is out of memory, or gone, is a DeviceFailed."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DeviceFailed(f"the device cannot go on ({what})") from error
 
 
 def select_device(name, deterministic=False):
@@ -46,7 +55,7 @@ def select_device(name, deterministic=False):
         return jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # JAX's own, where its CUDA plugin is missing
         why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise RunError(
+        raise DeviceMissing(
             f"JAX finds no {name} ({why}); install requirements-cuda.txt or use --device cpu"
         ) from None
 

@@ -14,7 +14,6 @@ when asked for.
 
 import contextlib
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -28,8 +27,11 @@ from typing import Protocol
 
 import numpy as np
 
-from downloads import DownloadError, download, file_md5, unpack
+from downloads import download, unpack
 from downloads import reachable as _reachable
+from errors import DataError, DownloadError
+from files import file_md5
+from files import md5 as _md5
 
 CLASSES = 10
 CONNECT_SECONDS = 5  # a mirror that has not answered by then counts as unreachable
@@ -74,13 +76,6 @@ SVHN_PARTS = {
     "test": "test_32x32.h5",
 }
 PREPROCESSING_VERSION = 1  # raised whenever preprocessing.py gives other numbers
-
-
-class DataError(Exception):
-    """Data that cannot be used: one line that says what is wrong and what to do."""
-
-    def __init__(self, message):
-        super().__init__(" ".join(str(message).splitlines()))
 
 
 class Part(Protocol):
@@ -160,13 +155,21 @@ def check_finite(part_name, array):
         )
 
 
-def load(task, folder, sample=False):
-    """The Dataset of a task (SPEC section 1) from the data folder; DataError says why not."""
-    if task not in LOADERS:
-        raise DataError(
-            f"{task}: this data set is not available yet; there are {', '.join(LOADERS)}"
-        )
-    return LOADERS[task](folder, sample)
+def load(data_set, folder, sample=False):
+    """The Dataset named in LOADERS from the data folder; DataError says why not.
+
+    The sample is made on first use.
+    """
+    if data_set not in LOADERS:
+        raise DataError(f"the data set {data_set!r} is none of {', '.join(LOADERS)}")
+    if sample:
+        from utilities.sample_data import ensure_sample
+
+        try:
+            ensure_sample(folder, [data_set])
+        except (ValueError, OSError) as error:
+            raise DataError(f"no sample: {error}") from None
+    return LOADERS[data_set](folder, sample)
 
 
 # ----------------------------------------------------------------------------------------------- MNIST
@@ -781,9 +784,4 @@ def _unreadable(path, error):
     return DataError(f"cannot read {path} ({error.strerror or error}): make it a readable file")
 
 
-def _md5(data):
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-# task -> loader(folder, sample)
-LOADERS = {"PI_MNIST": load_mnist, "MNIST": load_mnist, "CIFAR10": load_cifar10, "SVHN": load_svhn}
+LOADERS = {"mnist": load_mnist, "cifar10": load_cifar10, "svhn": load_svhn}

@@ -5,7 +5,6 @@ What is downloaded from where is said in datasets.py.
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
 import sys
@@ -15,14 +14,13 @@ import time
 import zlib
 from pathlib import Path
 
+from errors import DownloadError
+from files import file_md5
+
 READ_SECONDS = 30  # without a byte, after which a connection counts as dropped
 ATTEMPTS = 5  # in a row that bring nothing new
 RETRY_SECONDS = 1  # pause before another attempt, times the attempts so far
 CHUNK = 1 << 16
-
-
-class DownloadError(Exception):
-    """A file that could not be downloaded or unpacked: one phrase that says why."""
 
 
 def reachable(mirrors, file, seconds):
@@ -180,12 +178,6 @@ def _span(reply):
     )
     start, total = found.groups() if found else (None, None)
     return int(start) if start else -1, int(total) if total and total != "*" else None
-
-
-def file_md5(path):
-    """Hexadecimal MD5 sum of a file of any size."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def unpack(archive, members, folder):

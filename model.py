@@ -1,7 +1,5 @@
 """The four tasks and their networks (SPEC sections 9 and 10)."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytensor.tensor as pt
 
@@ -11,62 +9,6 @@ from layers import ConvMaxout, DenseMaxout, Softmax, flat
 
 N_CLASSES = 10
 
-
-@dataclass(frozen=True)
-class Task:
-    """How a task is trained.
-
-    LR falls linearly from LR_start to LR_start / 10 over LR_sat epochs, M rises from M_start to M_end over M_sat epochs;
-    `shuffle` is "examples" or "batches": the order of the chunks of chunk_batches batches, and of the batches in each.
-    `segment` is how many batches are trained between two looks at the state; results do not depend on it.
-    """
-
-    batch_size: int
-    epochs: int
-    LR_start: float
-    LR_sat: int
-    M_sat: int
-    segment: int
-    shuffle: str = "examples"
-    chunk_batches: int | None = None
-    M_start: float = 0.5
-    M_end: float = 0.7
-
-    def schedule(self, epochs):
-        """(LR, M) of epochs 1, 2, ..., in float64.
-
-        LR and M take one step an epoch while they are short of their end values, then stay there. The published number
-        of epochs keeps the published rule, whose last step may overshoot by rounding; with another number the steps
-        scale and the values are clamped.
-        """
-        scale = epochs / self.epochs
-        LR_sat, M_sat = (max(1, round(sat * scale)) for sat in (self.LR_sat, self.M_sat))
-        LR, M, LR_end, M_end = self.LR_start, self.M_start, self.LR_start / 10, self.M_end
-        values = []
-        for _ in range(epochs):
-            values.append((LR, M))
-            LR = LR + (LR_end - self.LR_start) / LR_sat if LR > LR_end else LR_end
-            M = M + (M_end - self.M_start) / M_sat if M < M_end else M_end
-            if epochs != self.epochs:
-                LR, M = max(LR, LR_end), min(M, M_end)
-        return values
-
-
-TASKS = {
-    "PI_MNIST": Task(batch_size=100, epochs=800, LR_start=0.05, LR_sat=400, M_sat=200, segment=100),
-    "MNIST": Task(batch_size=128, epochs=800, LR_start=0.02, LR_sat=400, M_sat=200, segment=13),
-    "CIFAR10": Task(batch_size=128, epochs=400, LR_start=0.02, LR_sat=200, M_sat=200, segment=13),
-    "SVHN": Task(
-        batch_size=128,
-        epochs=200,
-        LR_start=0.05,
-        LR_sat=100,
-        M_sat=100,
-        segment=13,
-        shuffle="batches",
-        chunk_batches=79,
-    ),
-}
 
 HIDDEN = {"p": 0.5, "scale": 0.5}
 INPUT = {"p": 0.8, "scale": 1.0, "input_on_grid": False}

@@ -26,7 +26,6 @@ import numpy as np
 from datasets import (
     PREPROCESSING_VERSION,
     SVHN_PARTS,
-    DataError,
     HDF5Part,
     check_finite,
     fetch_svhn,
@@ -34,6 +33,7 @@ from datasets import (
     read_svhn_mat,
     svhn_sources,
 )
+from errors import DataError
 
 GCN_SCALE = {"CIFAR10": 55.0, "SVHN": 1.0}
 ZCA_BIAS = 0.1

@@ -11,69 +11,23 @@ their CRC-32 sums (the .npz format is uncompressed zip), which are checked when 
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
 import subprocess
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from errors import FileError, RunError, RunInUse, Stopped
+from files import Lock, load_npz, write_atomically, write_json, write_npz
+from settings import Settings
+
 CHECKPOINT_SECONDS = 30
 PACKAGES = ("numpy", "scipy", "pytensor", "jax", "jaxlib")
-
-
-LIMITS = {
-    "initial_range": (-64, 64),
-    "prop_bits": (1, 31),
-    "up_bits": (1, 31),
-    "range_update_frequency": (1, 10**9),
-    "max_overflow": (0, 1),
-    "init_epochs": (0, 10**6),
-    "epochs": (1, 10**6),
-    "seed": (0, 2**32 - 1),
-}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that determines the result of a run, but for the data. Names as on the command line.
-
-    FLP and HFLP ignore initial_range and both bit-widths; all but DFXP ignore the last three. ValueError unless every
-    number is within LIMITS.
-    """
-
-    task: str
-    format: str
-    initial_range: int = 0
-    prop_bits: int = 31
-    up_bits: int = 31
-    range_update_frequency: int = 1
-    max_overflow: float = 0.0
-    init_epochs: int = 0
-    epochs: int | None = None  # None: as many as published
-    seed: int = 1234
-    streams: str = "device"
-
-    def __post_init__(self):
-        for name, (low, high) in LIMITS.items():
-            value, kinds = getattr(self, name), (int, float) if name == "max_overflow" else (int,)
-            if not (
-                type(value) in kinds and low <= value <= high or name == "epochs" and value is None
-            ):
-                raise ValueError(f"{name} is {value!r}, not from {low} to {high}")
-        if self.streams not in ("device", "published"):
-            raise ValueError(f"streams is {self.streams!r}, not device or published")
-
-
-class Stopped(Exception):
-    """Somebody asked the run to end before its last epoch."""
 
 
 class Watcher:
@@ -87,34 +41,6 @@ class Watcher:
 
     def note(self, text):
         """One line for the user."""
-
-
-class RunError(Exception):
-    """A run folder that cannot be used: one line that says what is wrong and what to do."""
-
-
-NUMBERS = (
-    "initial_range",
-    "prop_bits",
-    "up_bits",
-    "range_update_frequency",
-    "max_overflow",
-    "init_epochs",
-)
-NEEDED = {"FLP": 0, "HFLP": 0, "FXP": 3, "DFXP": 6}  # how many of them a format needs
-
-
-def describe(settings):
-    """Words that tell a run from others: the positional arguments that count, then the options that are not default."""
-    numbers = [getattr(settings, name) for name in NUMBERS[: NEEDED[settings.format]]]
-    words = [
-        settings.task,
-        settings.format,
-        *(f"{n:g}" if isinstance(n, float) else str(n) for n in numbers),
-    ]
-    words += [f"epochs{settings.epochs}"] if settings.epochs is not None else []
-    words += [f"seed{settings.seed}"] if settings.seed != 1234 else []
-    return words + ([settings.streams] if settings.streams != "device" else [])
 
 
 def environment(device):
@@ -141,35 +67,6 @@ def environment(device):
     }
 
 
-def write_atomically(path, write, keep=None):
-    """Let `write(file)` fill a file that then takes the place of `path`, whole or not at all; `keep` becomes the old one."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.unlink(missing_ok=True)
-        with open(partial, "xb") as file:  # never through a link that somebody left there
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(partial, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)  # it may be what fills the disk
-        if isinstance(error, OSError) and error.filename is None:
-            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-        raise
-
-
-def write_json(path, value):
-    write_atomically(path, lambda file: file.write(json.dumps(value, indent=1).encode() + b"\n"))
-
-
 class Run:
     """A run folder, opened and locked.
 
@@ -193,7 +90,8 @@ class Run:
             self.folder / "checkpoint.previous.npz",
             self.folder / "best.npz",
         )
-        self._lock = self._writing = self.last_record = None
+        self._lock = Lock(self.folder / ".lock")
+        self._writing = self.last_record = None
         self.kept = None  # where the last checkpoint is, in words
         try:
             strangers = (
@@ -219,7 +117,6 @@ class Run:
         try:
             config = json.loads(self.config_path.read_text())
             settings = Settings(**config["settings"])
-            describe(settings)
             if not all(
                 isinstance(word, str) for word in (*config["data"], *config["data"].values())
             ):
@@ -235,7 +132,7 @@ class Run:
 
     def check(self, settings):
         """Refuse to go on with a run of other settings."""
-        there, here = self.config()["settings"], json.loads(json.dumps(asdict(settings)))
+        there, here = self.config()["settings"], json.loads(json.dumps(settings.as_json()))
         differences = [
             f"{k} {there.get(k)} there, {here.get(k)} here"
             for k in sorted(there | here)
@@ -259,37 +156,41 @@ class Run:
 
     def lock(self):
         """Keep other processes out until this one ends, however it ends."""
-        if self._lock:
+        if self._lock.held:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.folder / ".lock", "a")
+            free = self._lock.acquire()
         except OSError as error:
             raise RunError(
                 f"{self.folder} cannot be a run folder ({error.strerror}); give another with --out"
             ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(
+        if not free:
+            raise RunInUse(
                 f"{self.folder} is in use by another process; wait for it or give another folder with "
                 "--out"
-            ) from None
+            )
 
     def unlock(self):
         """Let others in, if `lock` has kept them out."""
-        if self._lock:
-            self._lock.close()
-            self._lock = None
+        self._lock.release()
 
-    def start(self, command, settings, epochs, identity, device, **options):
-        """Write config.json of a new run: `epochs` is what settings.epochs comes to, `identity` that of the data."""
+    def what_is_kept(self):
+        """What an interrupted run has, and how it goes on."""
+        if self.kept is not None:
+            return f"the same command resumes {self.kept}"
+        if self.checkpoint_path.exists():
+            return "the last checkpoint is as it was, the same command resumes from it"
+        return "nothing was kept yet, the same command starts again"
+
+    def start(self, command, settings, identity, device, **options):
+        """Write config.json of a new run; `identity` is that of the data."""
         write_json(
             self.config_path,
             {
                 "command": command,
-                "settings": asdict(settings),
-                "epochs": epochs,
+                "settings": settings.as_json(),
+                "epochs": settings.last_epoch,
                 "data": identity,
                 **options,
                 "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -338,7 +239,7 @@ class Run:
             ):
                 if load_npz(path)["epoch"] != epoch:
                     return None
-        except (RunError, KeyError):
+        except (RunError, FileError, KeyError):
             return None  # `follow` writes them anew, from the checkpoint
         return records[-1]
 
@@ -465,7 +366,7 @@ class Run:
                         raise ValueError("it does not have the record of each epoch")
                     trainer.restore(arrays, facts)
             except (
-                RunError,
+                FileError,
                 KeyError,
                 ValueError,
                 TypeError,
@@ -474,7 +375,7 @@ class Run:
             ) as error:
                 what = (
                     error
-                    if isinstance(error, (RunError, ValueError))
+                    if isinstance(error, (FileError, ValueError))
                     else f"{type(error).__name__}: {error}"
                 )
                 wrong.append(f"{path} is damaged ({what})")
@@ -502,7 +403,7 @@ class Run:
         return []
 
     def _save(self, name, arrays, keep=None):
-        write_atomically(self.folder / name, lambda file: np.savez(file, **arrays), keep)
+        write_npz(self.folder / name, arrays, keep)
 
 
 def check_records(records):
@@ -523,31 +424,3 @@ def check_records(records):
         ):
             raise ValueError("a line is no record of an epoch")
     return records
-
-
-def load_npz(path, compressed=False):
-    """The arrays of an .npz file, or a RunError.
-
-    No pickles, and unless asked for nothing compressed: then no more memory is taken than the file is large.
-    """
-    try:
-        arrays = {}
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if member.compress_type != zipfile.ZIP_STORED and not compressed:
-                    raise ValueError(f"{member.filename} is compressed")
-                with archive.open(member) as file:
-                    header = {
-                        (1, 0): np.lib.format.read_array_header_1_0,
-                        (2, 0): np.lib.format.read_array_header_2_0,
-                    }
-                    shape, fortran, dtype = header[np.lib.format.read_magic(file)](file)
-                    content = np.frombuffer(
-                        file.read(), dtype
-                    )  # its end is where the sum is checked
-                arrays[member.filename.removesuffix(".npy")] = content.reshape(
-                    shape, order="F" if fortran else "C"
-                )
-        return arrays
-    except Exception as error:  # whatever the parsers of zip files, headers and numbers raise
-        raise RunError(f"{path} cannot be read ({type(error).__name__}: {error})") from None

@@ -6,15 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from compilation import TestProgram, TrainingProgram, mask_state, not_finite, to_device, to_host
-from model import TASKS, Network
+from errors import Diverged
+from model import Network
+from settings import TASKS
 
 RANGE_INITIALISATION_BITS = 31
 BEST = ("best_epoch", "best_validation_error", "best_test_error")
 EVALUATION_SEGMENTS = 3  # training costs about three times as much
-
-
-class Diverged(Exception):
-    """The weights became NaN or infinite; the text is one line for the user."""
 
 
 class DeviceMasks:
@@ -129,7 +127,7 @@ class Trainer:
         # as they were before it, "batches": trained so far}), and of the range initialisation the epochs that are done
         # and the parameters that it will put back.
         self._started = self._pass = self._initialised = self._untrained = None
-        self.epochs = self.task.epochs if settings.epochs is None else settings.epochs
+        self.epochs = settings.last_epoch
         self.schedule = self.task.schedule(self.epochs)
         if like is None:
             self.training = TrainingProgram(self.network, self.batch_size, self.segment, masks.kind)
@@ -233,6 +231,14 @@ class Trainer:
         }
 
     # One pass over the training set.
+
+    @property
+    def ranges_never_move(self):
+        """Whether an epoch is too short for an update of the ranges."""
+        return (
+            self.network.format.follows_overflow
+            and self.settings.range_update_frequency > self.batches_per_epoch
+        )
 
     @property
     def batches_per_epoch(self):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runs import load_npz
+from files import load_npz
 
 ROOT = Path(__file__).resolve().parent.parent
 

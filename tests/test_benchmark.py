@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model import TASKS, Network
+from model import Network
+from settings import TASKS
 from utilities import benchmark
 
 

@@ -24,8 +24,10 @@ from test_trainer import assert_same_arrays, make, svhn, without_times
 import datasets
 import main
 import runs
-from datasets import DataError
-from runs import Run, RunError, Settings, Stopped, Watcher, load_npz
+from errors import DataError, RunError, Stopped
+from files import load_npz
+from runs import Run, Watcher
+from settings import Settings
 from utilities.sample_data import ensure_sample
 
 small_tasks = test_trainer.small_tasks  # a fixture
@@ -89,7 +91,7 @@ def small_run(folder, trainer=None, identity=None):
     run, trainer = Run(folder), trainer or beginner()
     if not run.exists:
         run.folder.mkdir()
-        run.start(["test"], trainer.settings, trainer.epochs, identity or {}, "cpu: cpu")
+        run.start(["test"], trainer.settings, identity or {}, "cpu: cpu")
     return run, trainer
 
 

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import main
-from runs import load_npz
+from files import load_npz
+from settings import NUMBERS, TASKS, Settings
 
 GOOD = {
     "PI_MNIST FLP": {},
@@ -95,7 +96,7 @@ def test_arguments_become_settings(line, capsys):
         "seed": 1234,
         "streams": "device",
     } | GOOD[line]
-    assert a.settings == expected
+    assert a.settings == Settings(**expected)
     assert capsys.readouterr().err == ""
 
 
@@ -114,9 +115,9 @@ def test_bad_arguments_give_one_line_and_status_2(line, capsys, tmp_path, monkey
 
 def test_what_a_format_does_not_need_is_ignored_aloud(capsys):
     a = main.parse("PI_MNIST FXP 5 9 11 100 0.0001 2".split())
-    assert "init_epochs" not in a.settings
+    assert a.settings.init_epochs == 0
     assert capsys.readouterr().err == "main.py: FXP ignores 100 0.0001 2\n"
-    assert main.parse("PI_MNIST FLP whatever".split()).settings["format"] == "FLP"
+    assert main.parse("PI_MNIST FLP whatever".split()).settings.format == "FLP"
 
 
 @settings(max_examples=300, deadline=None)
@@ -156,7 +157,7 @@ def test_no_command_line_breaks_the_parser(arguments):
     except SystemExit as stop:
         assert stop.code == 2
     else:
-        assert a.settings is None or a.settings["task"] in main.TASKS
+        assert a.settings is None or a.settings.task in TASKS
 
 
 def test_help_and_errors_come_before_the_heavy_imports():
@@ -181,7 +182,7 @@ def test_help_and_errors_come_before_the_heavy_imports():
         "PI_MNIST FLP",
         "SVHN FXP 5 19 19",
         "CIFAR10 DFXP 5 9 11 100 0.0001 2",
-        *main.NUMBERS,
+        *(number.argument for number in NUMBERS),
     ):
         assert example in help_text.stdout
 
@@ -488,10 +489,8 @@ def test_missing_data_starts_nothing(tmp_path, program):
 def test_weights_that_become_infinite_stop_the_run(sample, tmp_path, monkeypatch, capsys):
     import dataclasses
 
-    import model
-
-    broken = dataclasses.replace(model.TASKS["PI_MNIST"], LR_start=1e39)
-    monkeypatch.setitem(model.TASKS, "PI_MNIST", broken)
+    broken = dataclasses.replace(TASKS["PI_MNIST"], LR_start=1e39)
+    monkeypatch.setitem(TASKS, "PI_MNIST", broken)
     monkeypatch.chdir(tmp_path)
     assert main.main(["PI_MNIST", "FLP", "--data", str(sample), "--sample"]) == 1
     err = capsys.readouterr().err

@@ -5,18 +5,21 @@ import json
 import numpy as np
 import pytest
 
-from runs import Run, RunError, Settings, describe, load_npz, write_atomically
+from errors import FileError, RunError
+from files import load_npz, write_atomically
+from runs import Run
+from settings import Settings
 
 SETTINGS = Settings("PI_MNIST", "FXP", 5, 9, 11)
 
 
 def test_runs_are_told_apart_by_what_counts():
-    assert describe(SETTINGS) == ["PI_MNIST", "FXP", "5", "9", "11"]
-    assert describe(Settings("MNIST", "FLP", 5, 9, 11)) == ["MNIST", "FLP"]
+    assert SETTINGS.words() == ["PI_MNIST", "FXP", "5", "9", "11"]
+    assert Settings("MNIST", "FLP", 5, 9, 11).words() == ["MNIST", "FLP"]
     other = Settings(
         "SVHN", "DFXP", -5, 9, 11, 100, 0.0001, 2, epochs=3, seed=7, streams="published"
     )
-    assert describe(other) == [
+    assert other.words() == [
         "SVHN",
         "DFXP",
         "-5",
@@ -47,7 +50,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 def test_config_round_trip_and_comparison(tmp_path):
     run = Run(tmp_path / "run")
     run.lock()
-    run.start(["main.py"], SETTINGS, 800, {"file": "md5"}, "cpu: cpu")
+    run.start(["main.py"], SETTINGS, {"file": "md5"}, "cpu: cpu")
     again = Run(tmp_path / "run")
     again.check(SETTINGS)
     again.check_data({"file": "md5"})
@@ -101,8 +104,8 @@ def test_damaged_arrays_are_named_and_pickles_refused(tmp_path):
     np.savez(path, a=np.arange(1000))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RunError, match=r"checkpoint\.npz cannot be read"):
+    with pytest.raises(FileError, match=r"checkpoint\.npz cannot be read"):
         load_npz(path)
     np.savez(path, a=np.array([{}], dtype=object))
-    with pytest.raises(RunError, match=r"checkpoint\.npz cannot be read"):
+    with pytest.raises(FileError, match=r"checkpoint\.npz cannot be read"):
         load_npz(path)

@@ -15,10 +15,10 @@ import compilation
 import model
 from compilation import TrainingProgram, mask_state, to_device, to_host
 from datasets import ArrayPart, Dataset
+from errors import Diverged
 from layers import DenseMaxout, Softmax
-from model import TASKS
-from runs import Settings
-from trainer import Diverged, Trainer
+from settings import TASKS, Settings
+from trainer import Trainer
 
 f4 = np.float32
 PIXELS, UNITS, PIECES, B = 50, 4, 2, 5

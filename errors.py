@@ -1,0 +1,77 @@
+"""Everything that can be wrong, on one page.
+
+An error is one line for the user: what is wrong and what to do. `status` is the exit status
+of the program that it ends.
+
+    ProgramError            2
+        SettingsError       2   a number, a task or a format that cannot be
+        FileError           2   a file that is damaged, or is something else
+        DataError           2   data that cannot be used
+        DownloadError       2   data that cannot be had
+        RunError            2   a run folder that cannot be used
+            RunInUse        2   ... because another process uses it
+        DeviceMissing       2   a device that is not there
+        MissingPackage      1   a package that is not installed, or cannot be loaded
+        Diverged            1   the weights became NaN or infinite
+        DeviceFailed        1   a device that is out of memory, or gone
+    Stopped                     not an error: somebody asked the run to end
+"""
+
+
+class ProgramError(Exception):
+    """One line that says what is wrong and what to do."""
+
+    status = 2
+
+    def __init__(self, message: object) -> None:
+        super().__init__(" ".join(str(message).splitlines()))
+
+
+class SettingsError(ProgramError, ValueError):
+    """A setting that no run can have."""
+
+
+class FileError(ProgramError):
+    """A file that cannot be read as what it should be."""
+
+
+class DataError(ProgramError):
+    """Data that cannot be used."""
+
+
+class DownloadError(ProgramError):
+    """A download that failed, or brought something else."""
+
+
+class RunError(ProgramError):
+    """A run folder that cannot be used."""
+
+
+class RunInUse(RunError):
+    """A run folder that another process uses."""
+
+
+class DeviceMissing(ProgramError):
+    """A device that JAX does not find."""
+
+
+class MissingPackage(ProgramError):
+    """A package that cannot be imported."""
+
+    status = 1
+
+
+class Diverged(ProgramError):
+    """The weights became NaN or infinite: there is nothing to learn from the epochs left."""
+
+    status = 1
+
+
+class DeviceFailed(ProgramError):
+    """A device, or the host, that ran out of memory or went away while it computed."""
+
+    status = 1
+
+
+class Stopped(Exception):
+    """Somebody asked the run to end before its last epoch."""

@@ -1,0 +1,326 @@
+"""What a run is: its task, its format, its numbers, each listed once. Imports nothing heavy.
+
+Sources: docs/published_program.md, "Command line", "Schedules and selection" and "Published
+results". A further task needs an entry in TASKS here and in model.NETWORKS, a further format one
+in FORMAT_ARGUMENTS here and in format.FORMATS.
+"""
+
+import math
+import re
+from dataclasses import asdict, dataclass, field
+
+from errors import SettingsError
+
+SEED = 1234  # the published one
+STREAMS = ("device", "published")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of the command line: its name there and in Settings, its limits, its help."""
+
+    argument: str
+    name: str
+    low: float
+    high: float
+    help: str
+    kind: type = int
+
+    def parse(self, text: str) -> int | float:
+        """The number that a word stands for; SettingsError if it is none within the limits."""
+        try:
+            value = rate(text) if self.kind is float else integer(text)
+        except ValueError:
+            value = math.nan
+        if not self.low <= value <= self.high:
+            raise SettingsError(f"{text!r} is not {self.describe()}")
+        return value
+
+    def describe(self) -> str:
+        kind = "a rate" if self.kind is float else "a whole number"
+        return f"{kind} from {self.low} to {self.high}"
+
+    def fits(self, value: object) -> bool:
+        """Whether a value of a configuration is within the limits, and of the right type."""
+        kinds = (int, float) if self.kind is float else (int,)
+        return type(value) in kinds and self.low <= value <= self.high  # type: ignore[operator]
+
+
+def integer(text: str) -> int:
+    """A whole number in plain digits; ValueError for anything else."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise ValueError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """A decimal number; ValueError for anything else."""
+    if not re.fullmatch(r"[+-]?[0-9.]+([eE][+-]?[0-9]+)?", text):
+        raise ValueError(f"{text!r} is no number")
+    return float(text)
+
+
+# The positional arguments after FORMAT, in their order; a format needs the first so many of them.
+NUMBERS = (
+    Number(
+        "INITIAL_RANGE",
+        "initial_range",
+        -64,
+        64,
+        "number of integer bits (position of the radix point) of every signal",
+    ),
+    Number("PROP_BITS", "prop_bits", 1, 31, "bit-width of the propagations without the sign"),
+    Number("UP_BITS", "up_bits", 1, 31, "bit-width of the stored parameters without the sign"),
+    Number(
+        "RANGE_UPDATE_FREQ",
+        "range_update_frequency",
+        1,
+        10**9,
+        "batches between two updates of the ranges",
+    ),
+    Number(
+        "MAX_OVERFLOW",
+        "max_overflow",
+        0,
+        1,
+        "overflow rate above which a range grows; 0.0001 is 0.01 %",
+        float,
+    ),
+    Number(
+        "INIT_EPOCHS", "init_epochs", 0, 10**6, "epochs with 31 bits that find the first ranges"
+    ),
+)
+# The numbers that are options.
+EPOCHS = Number("N", "epochs", 1, 10**6, "epochs instead of the published number")
+SEEDS = Number("S", "seed", 0, 2**32 - 1, "seed of all random streams")
+
+
+@dataclass(frozen=True)
+class FormatArguments:
+    """What the command line must know of a format.
+
+    Parameters
+    ----------
+    needs
+        How many of NUMBERS it needs.
+    published
+        Those of the paper's table.
+    about
+        What it is, in a few words.
+    """
+
+    needs: int
+    published: tuple[int | float, ...]
+    about: str
+
+
+FORMAT_ARGUMENTS = {
+    "FLP": FormatArguments(0, (), "float32"),
+    "HFLP": FormatArguments(0, (), "half precision"),
+    "FXP": FormatArguments(3, (5, 19, 19), "fixed point"),
+    "DFXP": FormatArguments(6, (5, 9, 11, 100, 0.0001, 2), "dynamic fixed point"),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a task is trained ("Schedules and selection").
+
+    LR falls linearly from LR_start to LR_start / 10 over LR_sat epochs, M rises from M_start to
+    M_end over M_sat epochs.
+
+    Parameters
+    ----------
+    data_set
+        Name in datasets.LOADERS.
+    segment
+        Batches trained between two looks at the state; results do not depend on it.
+    shuffle
+        "examples", or "batches": the order of the chunks of chunk_batches batches, and of the
+        batches in each.
+    paper
+        The published test errors in %, by format.
+    """
+
+    data_set: str
+    batch_size: int
+    epochs: int
+    LR_start: float
+    LR_sat: int
+    M_sat: int
+    segment: int
+    shuffle: str = "examples"
+    chunk_batches: int | None = None
+    M_start: float = 0.5
+    M_end: float = 0.7
+    paper: dict[str, float] = field(default_factory=dict)
+
+    def schedule(self, epochs: int) -> list[tuple[float, float]]:
+        """(LR, M) of epochs 1, 2, ..., in float64.
+
+        LR and M take one step an epoch while they are short of their end values, then stay
+        there. The published number of epochs keeps the published rule, whose last step may
+        overshoot by rounding; with another number the steps scale and the values are clamped.
+        """
+        scale = epochs / self.epochs
+        LR_sat = max(1, round(self.LR_sat * scale))
+        M_sat = max(1, round(self.M_sat * scale))
+        LR_end = self.LR_start / 10
+        LR = self.LR_start
+        M = self.M_start
+        values = []
+        for _ in range(epochs):
+            values.append((LR, M))
+            LR = LR + (LR_end - self.LR_start) / LR_sat if LR > LR_end else LR_end
+            M = M + (self.M_end - self.M_start) / M_sat if M < self.M_end else self.M_end
+            if epochs != self.epochs:
+                LR = max(LR, LR_end)
+                M = min(M, self.M_end)
+        return values
+
+
+TASKS = {
+    "PI_MNIST": Task(
+        data_set="mnist",
+        batch_size=100,
+        epochs=800,
+        LR_start=0.05,
+        LR_sat=400,
+        M_sat=200,
+        segment=100,
+        paper={"FLP": 1.05, "HFLP": 1.10, "FXP": 1.39, "DFXP": 1.28},
+    ),
+    "MNIST": Task(
+        data_set="mnist",
+        batch_size=128,
+        epochs=800,
+        LR_start=0.02,
+        LR_sat=400,
+        M_sat=200,
+        segment=13,
+        paper={"FLP": 0.51, "HFLP": 0.51, "FXP": 0.57, "DFXP": 0.59},
+    ),
+    "CIFAR10": Task(
+        data_set="cifar10",
+        batch_size=128,
+        epochs=400,
+        LR_start=0.02,
+        LR_sat=200,
+        M_sat=200,
+        segment=13,
+        paper={"FLP": 14.05, "HFLP": 14.14, "FXP": 15.98, "DFXP": 14.82},
+    ),
+    "SVHN": Task(
+        data_set="svhn",
+        batch_size=128,
+        epochs=200,
+        LR_start=0.05,
+        LR_sat=100,
+        M_sat=100,
+        segment=13,
+        shuffle="batches",
+        chunk_batches=79,
+        paper={"FLP": 2.71, "HFLP": 3.02, "FXP": 2.97, "DFXP": 4.95},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that determines the result of a run, but for the data.
+
+    Names as on the command line. A format ignores the numbers that it does not need.
+
+    Raises
+    ------
+    SettingsError
+        The task or the format is unknown, or a number beyond its limits.
+    """
+
+    task: str
+    format: str
+    initial_range: int = 0
+    prop_bits: int = 31
+    up_bits: int = 31
+    range_update_frequency: int = 1
+    max_overflow: float = 0.0
+    init_epochs: int = 0
+    epochs: int | None = None  # None: as many as published
+    seed: int = SEED
+    streams: str = "device"
+
+    def __post_init__(self) -> None:
+        known(self.task, TASKS, "TASK")
+        known(self.format, FORMAT_ARGUMENTS, "FORMAT")
+        for number in (*NUMBERS, EPOCHS, SEEDS):
+            value = getattr(self, number.name)
+            if not (number.fits(value) or number is EPOCHS and value is None):
+                raise SettingsError(f"{number.name} is {value!r}, not {number.describe()}")
+        if self.streams not in STREAMS:
+            raise SettingsError(f"streams is {self.streams!r}, not {' or '.join(STREAMS)}")
+
+    @classmethod
+    def parse(cls, task: str, format: str, numbers: list[str], **options: object) -> "Settings":
+        """From words of the command line; those that the format does not need are left out."""
+        known(task, TASKS, "TASK")
+        known(format, FORMAT_ARGUMENTS, "FORMAT")
+        needed = NUMBERS[: FORMAT_ARGUMENTS[format].needs]
+        if missing := needed[len(numbers) :]:
+            names = " ".join(number.argument for number in missing)
+            raise SettingsError(f"{format} needs {names} as well")
+        values = {}
+        for number, text in zip(needed, numbers, strict=False):
+            try:
+                values[number.name] = number.parse(text)
+            except SettingsError as error:
+                raise SettingsError(f"{number.argument}: {error}") from None
+        return cls(task, format, **values, **options)  # type: ignore[arg-type]
+
+    @property
+    def last_epoch(self) -> int:
+        """How many epochs the run is to have."""
+        return TASKS[self.task].epochs if self.epochs is None else self.epochs
+
+    @property
+    def numbers(self) -> dict[str, int | float]:
+        """The numbers that the format needs, by name."""
+        needed = NUMBERS[: FORMAT_ARGUMENTS[self.format].needs]
+        return {number.name: getattr(self, number.name) for number in needed}
+
+    def words(self) -> list[str]:
+        """Words that tell the run from others: the arguments that count, then other than usual."""
+        words = [self.task, self.format]
+        for value in self.numbers.values():
+            words.append(f"{value:g}" if isinstance(value, float) else str(value))
+        if self.epochs is not None:
+            words.append(f"epochs{self.epochs}")
+        if self.seed != SEED:
+            words.append(f"seed{self.seed}")
+        if self.streams != "device":
+            words.append(self.streams)
+        return words
+
+    def folder_name(self, sample: bool = False) -> str:
+        """The usual name of the run's folder."""
+        return "_".join([*self.words(), *(["sample"] if sample else [])])
+
+    def command(self, seed: bool = True) -> list[str]:
+        """The command line of the run, from main.py on; without its seed if so told."""
+        words = ["main.py", self.task, self.format, *map(str, self.numbers.values())]
+        if self.epochs is not None:
+            words += ["--epochs", str(self.epochs)]
+        if seed and self.seed != SEED:
+            words += ["--seed", str(self.seed)]
+        if self.streams != "device":
+            words += ["--streams", self.streams]
+        return words
+
+    def as_json(self) -> dict[str, object]:
+        """As config.json and checkpoints have it; Settings(**this) is the same again."""
+        return asdict(self)
+
+
+def known(name: object, names: dict, what: str) -> None:
+    """SettingsError unless `name` is among `names`."""
+    if name not in names:
+        raise SettingsError(f"{what} {name!r} is none of {', '.join(names)}")
