@@ -6,20 +6,12 @@ segment and never visits the host in between. `ops` and this module are the only
 
 import contextlib
 import functools
-import hashlib
 import os
-import pickle
-import platform
-import warnings
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
-import pytensor
 from jax import lax
-from jax.experimental import serialize_executable
 from pytensor.compile.mode import optdb
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
@@ -27,7 +19,7 @@ from pytensor.link.jax.dispatch import jax_funcify
 
 import ops
 from errors import DeviceFailed, DeviceMissing
-from files import write_atomically
+from program_cache import PROGRAMS, Program, cache_programs
 
 
 @contextlib.contextmanager
@@ -60,75 +52,9 @@ def select_device(name, deterministic=False):
         ) from None
 
 
-_kept = None  # where `Program` keeps what it compiles
-KEPT_PROGRAMS = 50
-
-
 def keep_programs():
-    """Keep compiled programs in $XDG_CACHE_HOME/deep-learning-storage (~/.cache), so that the next run need not.
-
-    After `select_device`. One folder for each kind of processor and version, as a home may be shared.
-    JAX_COMPILATION_CACHE_DIR names another, and where nothing can be written nothing is kept.
-    """
-    global _kept
-    folder = _kept or jax.config.jax_compilation_cache_dir
-    if folder is None:
-        folder = (
-            Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-            / "deep-learning-storage"
-        )
-        # Python's version, too: it may compress in another way
-        folder /= (
-            f"programs-{_digest(_processor(), platform.python_version(), jax.__version__)[:12]}"
-        )
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        jax.config.update("jax_compilation_cache_dir", None)  # JAX would complain again and again
-        return
-    if jax.default_backend() == "cpu":
-        _kept = Path(folder)
-        jax.config.update(
-            "jax_compilation_cache_dir", None
-        )  # what JAX had kept could not be kept again
-        return
-    _drop_damaged(Path(folder))
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    jax.config.update(
-        "jax_persistent_cache_enable_xla_caches", "none"
-    )  # they make the folder's path part of the keys
-    # A program that cannot be kept, or that was damaged, is compiled: nothing to tell.
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-
-
-def _digest(*texts):
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
-
-
-def _processor():
-    """What tells one kind of processor from another."""
-    try:
-        described = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-        return "".join(
-            line for line in described if line.startswith(("model name", "flags", "Features"))
-        )
-    except OSError:
-        return platform.machine() + platform.processor()
-
-
-def _drop_damaged(folder):
-    """Remove what a killed process left of a program: JAX would neither read nor replace it."""
-    try:
-        from jax._src import compilation_cache  # there is no public way to tell
-    except ImportError:
-        return
-    for path in folder.glob("*-cache"):
-        try:
-            compilation_cache.decompress_executable(path.read_bytes())
-        except Exception:  # whatever the decompressor says
-            with contextlib.suppress(OSError):
-                path.unlink()
+    """Keep compiled programs from now on (see `program_cache`)."""
+    cache_programs()
 
 
 def device_name():
@@ -186,88 +112,6 @@ def compiled(inputs, shared, outputs):
     return jax.jit(run)
 
 
-class Program:
-    """A function of arrays, compiled for each kind of arguments that it gets.
-
-    After `keep_programs` the compiled code is kept under what it is made from. JAX's own way of keeping needs the traced
-    function, which takes seconds; it serves where this one has not been tried, on GPUs.
-
-    Parameters
-    ----------
-    function : function of arrays
-    describe : function () -> tuple
-        With this directory's source files and the arguments' types, everything the program depends on.
-    donate : positions of arguments that are consumed
-    static : names of keyword arguments that are not arrays
-
-    A damaged or foreign file is compiled again, one that cannot be written is not kept: neither is an error.
-    """
-
-    def __init__(self, function, describe, donate=(), static=()):
-        self.jitted = jax.jit(function, donate_argnums=donate, static_argnames=static)
-        self.describe, self._compiled = describe, {}
-
-    def __call__(self, *arguments, **static):
-        leaves, tree = jax.tree.flatten(arguments)
-        kind = (
-            tree,
-            tuple((np.shape(v), str(getattr(v, "dtype", type(v)))) for v in leaves),
-            tuple(static.items()),
-        )
-        if kind not in self._compiled:
-            self._compiled[kind] = self._load(kind) or self._compile(kind, arguments, static)
-        return self._compiled[kind](*arguments)
-
-    def _path(self, kind):
-        if _kept is None:
-            return None
-        sources = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
-        settings = [
-            f"{name}={value}"
-            for name, value in sorted(os.environ.items())
-            if name.startswith(("JAX_", "XLA_", "PYTENSOR_"))
-        ]
-        versions = [
-            platform.python_version(),
-            *(f"{m.__name__} {m.__version__}" for m in (jax, jaxlib, np, pytensor)),
-        ]
-        return _kept / "program-{}".format(
-            _digest(
-                *sources,
-                *settings,
-                *versions,
-                _processor(),
-                f"{len(os.sched_getaffinity(0))} cores",
-                repr(self.describe()),
-                repr(kind),
-            )
-        )
-
-    def _load(self, kind):
-        with contextlib.suppress(Exception):  # damaged, or not there: it is compiled
-            if path := self._path(kind):
-                data = path.read_bytes()
-                if hashlib.sha256(data[32:]).digest() == data[:32]:
-                    program = serialize_executable.deserialize_and_load(*pickle.loads(data[32:]))
-                    with contextlib.suppress(OSError):  # it can be somebody else's
-                        path.touch()
-                    return program
-        return None
-
-    def _compile(self, kind, arguments, static):
-        program = self.jitted.lower(*arguments, **static).compile()
-        with contextlib.suppress(Exception):  # a program that cannot be kept can still be used
-            if path := self._path(kind):
-                data = pickle.dumps(serialize_executable.serialize(program))
-                write_atomically(
-                    path, lambda file: file.write(hashlib.sha256(data).digest() + data)
-                )
-                kept = [p for p in _kept.glob("program-*") if p.is_file()]
-                for old in sorted(kept, key=lambda p: p.stat().st_mtime)[:-KEPT_PROGRAMS]:
-                    old.unlink()
-        return program
-
-
 def dropout_mask(key, p, shape):
     """Bernoulli(p) float32 zeros and ones from a JAX key: one random bit an element for p = 1/2, else 16."""
     if p == 0.5:
@@ -308,9 +152,10 @@ class TrainingProgram:
     network : model.Network
     batch_size, segment : int
     masks : "device" (drawn from the state's generator) or "given" (an argument of each call)
+    cache : ProgramCache
     """
 
-    def __init__(self, network, batch_size, segment, masks="device"):
+    def __init__(self, network, batch_size, segment, masks="device", cache=PROGRAMS):
         self.network, self.segment, self.masks = network, segment, masks
         self.compilations = 0
         self._shapes = [(batch_size, layer.input_size) for layer in network.layers]
@@ -318,13 +163,15 @@ class TrainingProgram:
             self._run,
             lambda: ("training", network.description, batch_size, segment, masks),
             donate=0,
-            static="narrow",
+            static=("narrow",),
+            cache=cache,
         )
         self._together = Program(
             self._run_together,
             lambda: ("together", network.description, batch_size, segment, masks),
             donate=0,
-            static="narrow",
+            static=("narrow",),
+            cache=cache,
         )
 
     @functools.cached_property
@@ -445,9 +292,11 @@ class TrainingProgram:
 class TestProgram:
     """The compiled test-time pass: the number of errors on a whole set in one call."""
 
-    def __init__(self, network, batch_size):
+    def __init__(self, network, batch_size, cache=PROGRAMS):
         self.network, self.batch_size = network, batch_size
-        self._program = Program(self._count, lambda: ("test", network.description, batch_size))
+        self._program = Program(
+            self._count, lambda: ("test", network.description, batch_size), cache=cache
+        )
 
     def arrange(self, x, t):
         """A set as the program wants it: x (n, inputs), t one-hot (n, classes) -> device arrays of whole batches.

@@ -327,58 +327,6 @@ def test_evaluation_counts_ties_as_argmax_does():
     assert program(state, np.int32(9), *program.arrange(x, t)) == 5
 
 
-def refuse(*arguments, **options):
-    raise PermissionError
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU's programs are kept")
-def test_kept_programs_need_no_tracing(monkeypatch, tmp_path):
-    """They give the same bits; another network, batch size or kind of arguments has a program of its own.
-
-    Damage is noticed.
-    """
-    monkeypatch.setattr(compilation, "_kept", tmp_path)
-
-    def train(number_format="DFXP", batch_size=4, units=2):
-        network = Network(
-            "PI_MNIST", number_format, np.random.RandomState(0), 5, units=units, pieces=2
-        )
-        program = compilation.TrainingProgram(network, batch_size, 2)
-        state = to_device(
-            {v.name: v.get_value() for v in network.state} | compilation.mask_state(1)
-        )
-        rng = np.random.RandomState(3)
-        x, t = rng.uniform(size=(8, network.input_size)).astype(f4), np.eye(10, dtype=f4)[:8]
-        rows = np.arange(2 * batch_size, dtype="int32").reshape(2, batch_size) % 8
-        return compilation.to_host(program(state, CONSTANTS, *to_device((x, t)), rows, 0)), program
-
-    def traced(*arguments, **options):
-        return train(*arguments, **options)[1].compilations
-
-    first, program = train()
-    assert program.compilations == 1
-    again, program = train()
-    assert program.compilations == 0
-    for name, value in first.items():
-        np.testing.assert_array_equal(value, again[name])
-    assert traced("FXP") == traced(batch_size=3) == traced(units=3) == 1
-    assert traced("FXP") == traced(batch_size=3) == traced(units=3) == 0
-    for path in tmp_path.glob("program-*"):
-        path.write_bytes(path.read_bytes()[:-1])
-    assert traced() == 1 and traced() == 0
-    with monkeypatch.context() as patched:  # somebody else's folder
-        patched.setattr(compilation.Path, "touch", refuse)
-        assert traced() == 0
-    for name in (
-        "JAX_THREEFRY_PARTITIONABLE",
-        "XLA_FLAGS",
-        "PYTENSOR_FLAGS",
-    ):  # read at the start: nothing else changes here
-        with monkeypatch.context() as patched:
-            patched.setenv(name, "")
-            assert traced("FLP") == 1
-
-
 def test_segments_of_another_data_set():
     """A second kind of arguments is traced again, with the same graph."""
     network = Network("PI_MNIST", "DFXP", np.random.RandomState(0), 5, **SMALL)
@@ -399,15 +347,6 @@ def test_segments_of_another_data_set():
         )
     for name, value in results[0].items():
         np.testing.assert_array_equal(value, results[1][name])
-
-
-def test_only_so_many_programs_are_kept(monkeypatch, tmp_path):
-    monkeypatch.setattr(compilation, "_kept", tmp_path)
-    monkeypatch.setattr(compilation, "KEPT_PROGRAMS", 2)
-    for n in range(4):
-        program = compilation.Program(lambda v: v + 1, lambda n=n: (n,))
-        assert program(f4(n)) == n + 1
-        assert len(list(tmp_path.iterdir())) == min(n + 1, 2)
 
 
 # ------------------------------------------------------------------------------------------- what a segment is made of
