@@ -12,7 +12,8 @@ position of the radix point, or range). Bit-widths and ranges are symbolic, so o
 import numpy as np
 import pytensor.tensor as pt
 
-import ops
+from xla import ops
+from xla.statistics import partial_counts, total_counts
 
 RANGE_LIMIT = 100  # NOIB stays within +-100
 
@@ -142,7 +143,7 @@ class Signal:
         shape : the shape of v in the published program, where that differs.
         """
         if self.thresholds is not None:
-            self.counts = ops.partial_counts(pt.abs(v), self.thresholds)
+            self.counts = partial_counts(pt.abs(v), self.thresholds)
             self.shape = shape or v.type.shape
         return v
 
@@ -190,7 +191,7 @@ class Ranges:
             return {}
         observed = [signals[name] for name in SIGNALS]
         rates = overflow_rates(
-            ops.total_counts(*(s.counts for s in observed)), [s.shape for s in observed]
+            total_counts(*(s.counts for s in observed)), [s.shape for s in observed]
         ).T
         overflow = self.overflow + rates
         mean = ops.rounded_quotient(overflow, frequency.astype("float64"))

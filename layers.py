@@ -9,34 +9,18 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-import ops
 from format import Ranges
+from xla import ops
+from xla.convolution import correlate
+from xla.layout import batch_first, flat, images, published_shape
+from xla.pooling import max_pool
+from xla.products import product
+from xla.statistics import column_norm
 
 
 def pull_back(output, gradient, *inputs):
     """The gradients of `inputs`, given the gradient of `output`, through the graph between them."""
     return pytensor.grad(None, list(inputs), known_grads={output: gradient})
-
-
-def images(v, shape):
-    """(B, maps * rows * columns), as published -> (rows, maps, columns, B), as convolutional layers compute (see `ops`)."""
-    return v.reshape((v.type.shape[0], *shape)).transpose(2, 1, 3, 0)
-
-
-def batch_first(v):
-    """(rows, maps, columns, B) -> (B, maps, rows, columns); (B, features) stays."""
-    return v.transpose(3, 1, 0, 2) if v.type.ndim == 4 else v
-
-
-def flat(v):
-    """(rows, maps, columns, B) -> (B, maps * rows * columns); (B, features) stays."""
-    v = batch_first(v)
-    return v.reshape((v.type.shape[0], int(np.prod(v.type.shape[1:]))))
-
-
-def published_shape(v):
-    """The shape that v has in the published program, whose order decides last bits of overflow rates."""
-    return batch_first(v).type.shape
 
 
 class Layer:
@@ -182,7 +166,7 @@ class Layer:
             s["update_b"], self.update_b, self.db, LR * np.float32(self.b_LR_scale), M
         )
         W = s["w"].store(self.W + update_W)
-        norm = ops.column_norm(W)
+        norm = column_norm(W)
         W = s["w"].store(
             W
             * (
@@ -250,7 +234,7 @@ class DenseMaxout(Layer):
         super().__init__(name, number_format, W, units * pieces, **options)
 
     def linear(self, x, W):
-        return ops.product(x, W, self.input_on_grid)
+        return product(x, W, self.input_on_grid)
 
     def activate(self, u):
         return maxout(u, self.pieces)
@@ -266,7 +250,7 @@ class Softmax(Layer):
         )
 
     def linear(self, x, W):
-        return ops.product(x, W, self.input_on_grid)
+        return product(x, W, self.input_on_grid)
 
     def activate(self, u):
         e = pt.exp(u - u.max(axis=1, keepdims=True))
@@ -321,12 +305,12 @@ class ConvMaxout(Layer):
         return v if v.type.ndim == 4 else images(v, self.output_shape)
 
     def linear(self, x, W):
-        return ops.correlate(x, W, self.pad, self.input_on_grid)
+        return correlate(x, W, self.pad, self.input_on_grid)
 
     def preactivate(self, linear, b, quantize, training):
         """As published: a quantizer before pooling in training only, the biases after it."""
         z = quantize(linear) if training else linear
-        self.pooled = ops.max_pool(z, self.pool, self.stride)
+        self.pooled = max_pool(z, self.pool, self.stride)
         self.before_u = self.pooled + b[None, :, None, None]
         return linear, z, quantize(self.before_u)
 

@@ -198,12 +198,13 @@ def train(a, arguments, run, signals):
     if run.exists:
         run.check_data(data.identity)
     try:
-        import compilation
+        from xla.device import device_name, select_device
+        from xla.program_cache import cache_programs
     except ImportError as error:  # what it needs is not installed, or there is no memory to load it
         raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None
 
-    compilation.select_device(a.device, a.deterministic)
-    compilation.keep_programs()
+    select_device(a.device, a.deterministic)
+    cache_programs()
     run.lock()
     from trainer import Trainer
 
@@ -214,7 +215,7 @@ def train(a, arguments, run, signals):
             f"an epoch has {trainer.batches_per_epoch} batches, so with RANGE_UPDATE_FREQ "
             f"{a.settings.range_update_frequency} the ranges never move"
         )
-    device = compilation.device_name()
+    device = device_name()
     if not run.exists:
         options = {"sample": a.sample, "deterministic": a.deterministic}
         run.start(["main.py", *arguments], a.settings, data.identity, device, **options)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytensor.tensor as pt
 
-import ops
 from format import FORMATS
-from layers import ConvMaxout, DenseMaxout, Softmax, flat
+from layers import ConvMaxout, DenseMaxout, Softmax
+from xla import ops
+from xla.layout import flat
 
 N_CLASSES = 10
 

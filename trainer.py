@@ -5,10 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from compilation import TestProgram, TrainingProgram, mask_state, not_finite, to_device, to_host
 from errors import Diverged
 from model import Network
 from settings import TASKS
+from xla.device import not_finite, to_device, to_host
+from xla.masks import mask_state
+from xla.programs import TestProgram, TrainingProgram
 
 RANGE_INITIALISATION_BITS = 31
 BEST = ("best_epoch", "best_validation_error", "best_test_error")

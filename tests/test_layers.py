@@ -9,10 +9,11 @@ import numpy_reference as ref
 import pytensor.tensor as pt
 import pytest
 
-from compilation import compiled
 from format import FORMATS, SIGNALS
-from layers import ConvMaxout, DenseMaxout, Softmax, batch_first, flat
+from layers import ConvMaxout, DenseMaxout, Softmax
 from model import Network
+from xla.layout import batch_first, flat
+from xla.programs import compiled
 
 f4 = np.float32
 B, BATCHES, FREQUENCY, MAX_OVERFLOW = 6, 5, 2, 0.02

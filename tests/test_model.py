@@ -8,27 +8,18 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from compiling import equations
 from pytensor.graph.traversal import ancestors
 
-import compilation
 import model
-import ops
-from compilation import to_device, to_jax
 from format import FORMATS, SIGNALS
 from model import Network
-from ops import ColumnNorm, PartialCounts
 from settings import TASKS
+from xla.programs import to_jax
+from xla.statistics import ColumnNorm, PartialCounts
 
 UNIT = Path(__file__).parent.parent.parent / "shared" / "reference" / "unit.npz"
 f4 = np.float32
-CONSTANTS = {
-    "LR": f4(0.1),
-    "M": f4(0.5),
-    "prop_bits": np.int32(9),
-    "up_bits": np.int32(11),
-    "frequency": np.int32(2),
-    "max_overflow": np.float64(0),
-}
 
 
 @cache
@@ -270,17 +261,6 @@ def test_svhn_has_the_network_of_cifar10():
     assert len(updates) == 5 * 4 and inputs["x"].type.shape == (2, 3072)
 
 
-def equations(jaxpr):
-    """Every equation of a jaxpr and of those inside it."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in equation.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from equations(inner)
-
-
 def wide(variable):
     return hasattr(variable, "aval") and str(variable.aval.dtype) == "float64"
 
@@ -316,194 +296,3 @@ def test_a_size_belongs_to_the_network(monkeypatch):
     monkeypatch.setitem(model.NETWORKS, "SVHN", model.pi_mnist)
     network = Network("SVHN", "FXP", np.random.RandomState(0), 2, units=2, pieces=3)
     assert [layer.W.get_value().shape for layer in network.layers] == [(784, 6), (2, 6), (2, 10)]
-
-
-def test_evaluation_counts_ties_as_argmax_does():
-    """An untrained softmax gives all classes the same: the first counts as the answer."""
-    network = Network("PI_MNIST", "FXP", np.random.RandomState(0), 5, **SMALL)
-    program = compilation.TestProgram(network, 4)
-    state = to_device({v.name: v.get_value() for v in network.state})
-    x, t = np.ones((10, 784), f4), np.eye(10, dtype=f4)[[0, 1, 0, 2, 0, 0, 3, 4, 0, 5]]
-    assert program(state, np.int32(9), *program.arrange(x, t)) == 5
-
-
-def test_segments_of_another_data_set():
-    """A second kind of arguments is traced again, with the same graph."""
-    network = Network("PI_MNIST", "DFXP", np.random.RandomState(0), 5, **SMALL)
-    program = compilation.TrainingProgram(network, 4, 2)
-    rng = np.random.RandomState(3)
-    x, t = (
-        rng.uniform(size=(12, network.input_size)).astype(f4),
-        np.eye(10, dtype=f4)[rng.randint(10, size=12)],
-    )
-    rows = np.arange(8, dtype="int32").reshape(2, 4)
-    results = []
-    for n in (8, 12):  # the same rows of both
-        state = to_device(
-            {v.name: v.get_value() for v in network.state} | compilation.mask_state(1)
-        )
-        results.append(
-            compilation.to_host(program(state, CONSTANTS, *to_device((x[:n], t[:n])), rows, 0))
-        )
-    for name, value in results[0].items():
-        np.testing.assert_array_equal(value, results[1][name])
-
-
-# ------------------------------------------------------------------------------------------- what a segment is made of
-
-
-@cache
-def compiled_segment(task, number_format, **size):
-    """(network, jaxpr, XLA's compiled text) of a segment of two batches of four examples."""
-    network = Network(task, number_format, np.random.RandomState(0), 5, **size)
-    program = compilation.TrainingProgram(network, 4, 2)
-    state = to_device({v.name: v.get_value() for v in network.state} | compilation.mask_state(1))
-    arguments = (
-        state,
-        CONSTANTS,
-        *to_device((np.zeros((8, network.input_size), f4), np.zeros((8, 10), f4))),
-        np.zeros((2, 4), "int32"),
-        np.int32(0),
-        np.int32(2),
-        None,
-    )
-    traced = program._program.jitted.trace(*arguments)
-    return network, traced.jaxpr.jaxpr, traced.lower().compile().as_text()
-
-
-def test_a_segment_stays_on_the_device():
-    """No callback, no transfer, and one loop over the batches, which is the last thing that happens."""
-    _, jaxpr, text = compiled_segment("PI_MNIST", "DFXP", **SMALL)
-    primitives = {e.primitive.name for e in equations(jaxpr)}
-    assert not [
-        name
-        for name in primitives
-        if "callback" in name or name in ("device_put", "infeed", "outfeed")
-    ]
-    assert not [
-        word for word in ("infeed(", "outfeed(", "send(", "recv(", "callback") if word in text
-    ]
-    assert [e.primitive.name for e in jaxpr.eqns if e.primitive.name in ("while", "scan")] == [
-        "while"
-    ]
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="GPUs fuse in other ways")
-@pytest.mark.parametrize("number_format", ["FXP", "DFXP"])
-def test_every_signal_is_quantized_once(number_format):
-    """What `ops.keep` is for: XLA would quantize a signal again in everything that uses it.
-
-    In each layer w and b as they are used, eight other signals, and w twice and b once as they are stored: 13.
-    """
-    network, jaxpr, text = compiled_segment("PI_MNIST", number_format, **SMALL)
-    written = sum(e.primitive.name == "round" for e in equations(jaxpr))
-    compiled = text.count(" round-nearest-afz(")
-    assert written == 13 * len(network.layers)
-    assert compiled == written
-
-
-def test_images_are_not_rearranged_between_convolutions():
-    """Convolutional layers hand on (rows, maps, columns, batch); only masks, images and the last one's output are turned."""
-    _, jaxpr, _ = compiled_segment("CIFAR10", "FXP")
-    turned = [e.params["permutation"] for e in equations(jaxpr) if e.primitive.name == "transpose"]
-    assert (
-        turned.count((2, 1, 3, 0)) == 1 + 3 + 1
-    )  # the images, the masks of three layers, the last one's gradient
-    assert turned.count((3, 1, 0, 2)) == 1  # what the last one hands to a dense layer
-
-
-# ------------------------------------------------------------------------------------------- TF32
-
-
-def step_in_tf32(monkeypatch, number_format, prop_bits, narrow, task="PI_MNIST", **size):
-    """State after two batches where products marked as on a narrow grid round their operands to TF32, as a GPU would."""
-
-    def product(a, b, precision=jax.lax.Precision.HIGHEST, multiply=ops._product):
-        if precision == jax.lax.Precision.DEFAULT:
-            a, b = (jax.lax.reduce_precision(v, exponent_bits=8, mantissa_bits=10) for v in (a, b))
-        return multiply(a, b)
-
-    def convolve(a, b, pads, dimensions, precision, multiply=ops._convolve):
-        if precision == jax.lax.Precision.DEFAULT:
-            a, b = (jax.lax.reduce_precision(v, exponent_bits=8, mantissa_bits=10) for v in (a, b))
-        return multiply(a, b, pads, dimensions, jax.lax.Precision.HIGHEST)
-
-    monkeypatch.setattr(ops, "_product", product)
-    monkeypatch.setattr(ops, "_convolve", convolve)
-    monkeypatch.setattr(ops, "_explicit_products", lambda: False)
-    monkeypatch.setattr(compilation, "tf32_pays", lambda: narrow)
-    rng = np.random.RandomState(3)
-    network = Network(task, number_format, rng, 3, **size)
-    program = compilation.TrainingProgram(network, 4, 2)
-    state = {v.name: v.get_value() for v in network.state}
-    for name, value in state.items():
-        if name.endswith(("/W", "/b")):
-            state[name] = rng.normal(size=value.shape).astype(f4)
-    x, t = (
-        rng.uniform(size=(8, network.input_size)).astype(f4),
-        np.eye(10, dtype=f4)[rng.randint(10, size=8)],
-    )
-    constants = CONSTANTS | {"prop_bits": np.int32(prop_bits), "up_bits": np.int32(15)}
-    state = program(
-        to_device(state | compilation.mask_state(1)),
-        constants,
-        *to_device((x, t)),
-        np.arange(8, dtype="int32").reshape(2, 4),
-        0,
-    )
-    return {name: np.asarray(v) for name, v in state.items()}
-
-
-@pytest.mark.parametrize(
-    ("number_format", "prop_bits", "narrow"),
-    [
-        ("FXP", 11, True),
-        ("DFXP", 11, True),
-        ("DFXP", 8, True),
-        ("HFLP", 31, True),
-        ("FXP", 12, False),
-        ("FLP", 4, False),
-    ],
-)
-def test_narrow_formats_lose_nothing_in_tf32(monkeypatch, number_format, prop_bits, narrow):
-    """Up to 11 bits every operand but the data is a TF32 number; wider formats ask for full precision."""
-    with monkeypatch.context() as patch:
-        full = step_in_tf32(patch, number_format, prop_bits, False, **SMALL)
-    with monkeypatch.context() as patch:
-        tf32 = step_in_tf32(patch, number_format, prop_bits, True, **SMALL)
-    for name, value in full.items():
-        np.testing.assert_array_equal(tf32[name], value, err_msg=name)
-    assert np.abs(full["layer1/update_W"]).max() > 0
-    assert (FORMATS[number_format].significant_bits(prop_bits) <= ops.TF32_BITS) == narrow
-
-
-def test_tf32_would_show_in_wider_formats(monkeypatch):
-    with monkeypatch.context() as patch:
-        full = step_in_tf32(patch, "FXP", 14, False, **SMALL)
-    with monkeypatch.context() as patch:
-        patch.setattr(ops, "TF32_BITS", 14)
-        tf32 = step_in_tf32(patch, "FXP", 14, True, **SMALL)
-    assert any(not np.array_equal(tf32[name], full[name]) for name in full)
-
-
-def test_convolutions_lose_nothing_in_tf32(monkeypatch):
-    with monkeypatch.context() as patch:
-        full = step_in_tf32(patch, "DFXP", 11, False, task="MNIST")
-    with monkeypatch.context() as patch:
-        tf32 = step_in_tf32(patch, "DFXP", 11, True, task="MNIST")
-    for name, value in full.items():
-        np.testing.assert_array_equal(tf32[name], value, err_msg=name)
-
-
-def test_data_are_multiplied_in_full_precision():
-    """Of a network's products, only those of the images are never narrow: forward, and the gradient of the first W."""
-    for task, products in (
-        ("PI_MNIST", 3 + 3 + 2),
-        ("CIFAR10", 5 + 5 + 2),
-    ):  # CIFAR10: and two gradients of images
-        network = Network(
-            task, "FXP", np.random.RandomState(0), 5, **(SMALL if task == "PI_MNIST" else {})
-        )
-        computed = ancestors(list(network.training_step(2)[1].values()))
-        marked = [v.owner.op for v in computed if v.owner and hasattr(v.owner.op, "on_grid")]
-        assert len(marked) == products and [op.on_grid for op in marked].count(False) == 2

@@ -8,21 +8,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from compiling import CONSTANTS
 
-import program_cache
-from compilation import TrainingProgram, mask_state, to_device, to_host
 from model import Network
-from program_cache import ROOT, SOURCES, Program, ProgramCache
+from xla import program_cache
+from xla.device import to_device, to_host
+from xla.masks import mask_state
+from xla.program_cache import ROOT, SOURCES, Program, ProgramCache
+from xla.programs import TrainingProgram
 
 f4 = np.float32
-CONSTANTS = {
-    "LR": f4(0.1),
-    "M": f4(0.5),
-    "prop_bits": np.int32(9),
-    "up_bits": np.int32(11),
-    "frequency": np.int32(2),
-    "max_overflow": np.float64(0),
-}
 ON_A_CPU = pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="only a CPU's programs are cached here"
 )
@@ -30,7 +25,8 @@ ON_A_CPU = pytest.mark.skipif(
 BUILD = """
 import json, sys
 import jax, numpy as np
-from compilation import TestProgram, TrainingProgram, mask_state
+from xla.masks import mask_state
+from xla.programs import TestProgram, TrainingProgram
 from model import Network
 network = Network("CIFAR10", "DFXP", np.random.RandomState(0))
 shape = jax.ShapeDtypeStruct

@@ -212,7 +212,9 @@ def build(trace):
 
 def replay(trace, report, resync=False):
     """Replay a step by step trace."""
-    import compilation
+    from xla.device import to_device, to_host
+    from xla.masks import mask_state
+    from xla.programs import TrainingProgram
 
     m = trace.meta
     network, state = build(trace)
@@ -223,8 +225,8 @@ def replay(trace, report, resync=False):
         np.unpackbits(trace[f"mask/L{k}/packed"], axis=1)[:, :width].reshape(-1, B, width)
         for k, width in enumerate(m["mask_widths"])
     ]
-    program = compilation.TrainingProgram(network, B, 1, masks="given")
-    x, t = compilation.to_device((inputs["x_train"], inputs["y_train"]))
+    program = TrainingProgram(network, B, 1, masks="given")
+    x, t = to_device((inputs["x_train"], inputs["y_train"]))
     constants = {
         "LR": np.float32(m["LR"]),
         "M": np.float32(m["M"]),
@@ -234,7 +236,7 @@ def replay(trace, report, resync=False):
         "max_overflow": np.float64(m["max_overflow"]),
     }
     look_inside = Intermediates(network, B)
-    state = compilation.to_device(state | compilation.mask_state(0))
+    state = to_device(state | mask_state(0))
     for batch in range(m["n_batches"]):
         rows = np.arange(batch * B, (batch + 1) * B, dtype="int32")[None]
         batch_masks = [mask[batch : batch + 1] for mask in masks]
@@ -248,7 +250,7 @@ def replay(trace, report, resync=False):
             batch
         ]:  # the accumulators as they are before the update
             counted = program(
-                compilation.to_device(used),
+                to_device(used),
                 constants | {"frequency": NEVER},
                 x,
                 t,
@@ -257,12 +259,12 @@ def replay(trace, report, resync=False):
                 batch_masks,
             )
         state = program(used, constants, x, t, rows, batch, batch_masks)
-        host = compilation.to_host(state)
+        host = to_host(state)
         compare_state(trace, report, batch, host, resync)
-        compare_ranges(trace, report, batch, host, compilation.to_host(counted or state), layers)
+        compare_ranges(trace, report, batch, host, to_host(counted or state), layers)
         if resync:
             put_recorded(trace, batch, host)
-            state = compilation.to_device(host)
+            state = to_device(host)
     compare_test(trace, report, network, state, inputs)
     if absent := [
         f"L{k}/{tensor}" for k in layers for tensor in STATE if (k, tensor) not in report.seen
@@ -342,7 +344,7 @@ class Intermediates:
         self.network, self.batch_size, self.function = network, batch_size, None
 
     def compare(self, trace, report, batch, state, values, constants, masks):
-        from compilation import compiled
+        from xla.programs import compiled
 
         if self.function is None:
             inputs, _ = self.network.training_step(self.batch_size)
@@ -370,7 +372,7 @@ class Intermediates:
 
 
 def compare_test(trace, report, network, state, inputs):
-    from compilation import compiled
+    from xla.programs import compiled
 
     m = trace.meta
     B = m["batch_size"]
@@ -415,10 +417,10 @@ class RecordedMasks:
 
 def replay_run(trace, report):
     """Replay a small run with range initialisation, event by event."""
-    from compilation import to_host
     from datasets import ArrayPart, Dataset
     from runs import Settings
     from trainer import Trainer
+    from xla.device import to_host
 
     m, events, B = trace.meta, json.loads(trace["events_json"].item()), trace.meta["batch_size"]
     parts = {
@@ -530,7 +532,7 @@ def main(arguments=None):
     except (RunError, ValueError, KeyError) as error:
         print(f"replay_trace: {a.trace} is not a recorded trace ({error})", file=sys.stderr)
         return 2
-    from compilation import select_device
+    from xla.device import select_device
 
     select_device(a.device)
     report = Report(a.quiet)

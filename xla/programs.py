@@ -1,12 +1,10 @@
 """From PyTensor graphs to compiled XLA programs: segments of training batches, evaluation of a whole set.
 
 The state of a run is a dict of device arrays named after the shared variables ("layer0/W"). It is donated from segment to
-segment and never visits the host in between. `ops` and this module are the only ones that know JAX.
+segment and never visits the host in between.
 """
 
-import contextlib
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
@@ -17,60 +15,10 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from pytensor.link.jax.dispatch import jax_funcify
 
-import ops
-from errors import DeviceFailed, DeviceMissing
-from program_cache import PROGRAMS, Program, cache_programs
-
-
-@contextlib.contextmanager
-def device_failures():
-    """Within it, what a device raises that is out of memory, or gone, is a DeviceFailed."""
-    try:
-        yield
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        what = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DeviceFailed(f"the device cannot go on ({what})") from error
-
-
-def select_device(name, deterministic=False):
-    """Compute on "cpu", "gpu" or, with "auto", on a GPU if there is one; before anything is computed.
-
-    deterministic: the same bits in every run on a GPU, too, where XLA else chooses among kernels and orders of sums.
-    """
-    if deterministic:
-        os.environ["XLA_FLAGS"] = (
-            os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
-        )
-    if name != "auto":
-        jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[name])
-    try:
-        return jax.devices()[0]
-    except (RuntimeError, AssertionError) as error:  # JAX's own, where its CUDA plugin is missing
-        why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DeviceMissing(
-            f"JAX finds no {name} ({why}); install requirements-cuda.txt or use --device cpu"
-        ) from None
-
-
-def keep_programs():
-    """Keep compiled programs from now on (see `program_cache`)."""
-    cache_programs()
-
-
-def device_name():
-    """The device in use, for the record."""
-    device = jax.devices()[0]
-    return f"{device.platform}: {device.device_kind}"
-
-
-def tf32_pays():
-    """Whether products of TF32 numbers are faster here: then narrow formats have a program of their own (see `ops`)."""
-    return jax.default_backend() != "cpu"
-
-
-def batching_pays():
-    """Whether several runs are faster as one batched computation than one after the other: a CPU's caches hold one."""
-    return jax.default_backend() != "cpu"
+from xla import device, ops, products
+from xla.device import to_device
+from xla.masks import dropout_mask
+from xla.program_cache import PROGRAMS, Program
 
 
 def to_jax(inputs, shared, outputs):
@@ -110,38 +58,6 @@ def compiled(inputs, shared, outputs):
             return function(values, state)
 
     return jax.jit(run)
-
-
-def dropout_mask(key, p, shape):
-    """Bernoulli(p) float32 zeros and ones from a JAX key: one random bit an element for p = 1/2, else 16."""
-    if p == 0.5:
-        size = int(np.prod(shape))
-        words = jax.random.bits(key, (-(-size // 32), 1), "uint32")
-        return (
-            ((words >> jnp.arange(32, dtype="uint32")) & 1)
-            .ravel()[:size]
-            .reshape(shape)
-            .astype("float32")
-        )
-    return (jax.random.bits(key, shape, "uint16") < np.uint16(round(p * 2**16))).astype("float32")
-
-
-def mask_state(seed):
-    """The state of the device's mask generator: a key, and how many batches it has served."""
-    return {
-        "masks/key": jax.random.key_data(jax.random.key(seed, impl="threefry2x32")),
-        "masks/batches": jnp.zeros((), "uint32"),
-    }
-
-
-def to_device(tree):
-    """Arrays on the device, copied: what is donated later must not be the caller's."""
-    return jax.device_put(tree, may_alias=False)
-
-
-def to_host(tree):
-    """NumPy copies of device arrays."""
-    return jax.tree.map(lambda a: np.array(a), tree)
 
 
 class TrainingProgram:
@@ -234,8 +150,9 @@ class TrainingProgram:
     def narrow(self, constants):
         """Whether the program for narrow formats serves these constants: there are at most two."""
         return (
-            tf32_pays()
-            and self.network.format.significant_bits(int(constants["prop_bits"])) <= ops.TF32_BITS
+            device.tf32_pays()
+            and self.network.format.significant_bits(int(constants["prop_bits"]))
+            <= products.TF32_BITS
         )
 
     def _filled_up(self, rows, masks):
@@ -258,7 +175,7 @@ class TrainingProgram:
         )
         new = (
             jax.vmap(one)(*stacked)
-            if batching_pays()
+            if device.batching_pays()
             else lax.map(lambda member: one(*member), stacked)
         )
         return [jax.tree.map(lambda a, i=i: a[i], new) for i in range(len(states))]
@@ -285,7 +202,7 @@ class TrainingProgram:
             values |= {f"mask{k}": mask for k, mask in enumerate(drawn)}
             return state | dict(zip(updated, step(values, state), strict=True))
 
-        with jax.default_matmul_precision("highest"), ops.narrow_operands(narrow):
+        with jax.default_matmul_precision("highest"), products.narrow_operands(narrow):
             return lax.fori_loop(0, count, batch, state)
 
 
@@ -326,46 +243,3 @@ class TestProgram:
 
         with jax.default_matmul_precision("highest"):
             return lax.fori_loop(first, last, batch, jnp.int32(0))
-
-
-@jax.jit
-def _finite(state):
-    return {name: jnp.isfinite(v).all() for name, v in state.items()}
-
-
-def not_finite(state, names):
-    """Those of the named state arrays that hold a NaN or an infinity."""
-    return [name for name, good in _finite({n: state[n] for n in names}).items() if not good]
-
-
-def wait(tree):
-    """The same device arrays, computed."""
-    return jax.block_until_ready(tree)
-
-
-def peak_memory():
-    """The most device memory so far in GiB; None where the device does not count it."""
-    return ((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use") or 0) / 2**30 or None
-
-
-def matrix_products(operands):
-    """A function that multiplies all pairs (a, b, ...) on the device, in full precision, and waits."""
-    operands = to_device([pair[:2] for pair in operands])
-    program = jax.jit(lambda pairs: [jnp.matmul(a, b, precision="highest") for a, b in pairs])
-    return lambda: wait(program(operands))
-
-
-def repeated(op, operands, times):
-    """A function that computes an Op of `ops` on float32 arrays so many times, in a loop as training does, and waits."""
-
-    @jax.jit
-    def program(first, *others):
-        return lax.fori_loop(
-            0,
-            times,
-            lambda _, total: total + ops.keep(op.apply(first + 0 * total, *others)).ravel()[0],
-            np.float32(0),
-        )  # each turn needs the one before
-
-    operands = to_device(operands)
-    return lambda: wait(program(*operands))

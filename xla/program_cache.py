@@ -24,20 +24,28 @@ from jax.stages import Compiled
 
 from files import write_atomically
 
-ROOT = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 # Every module of this repository that is imported where a program is built and traced.
 # tests/test_program_cache.py compares this list with what is imported.
 SOURCES = tuple(
     ROOT / name
     for name in (
-        "compilation.py",
         "errors.py",
         "files.py",
         "format.py",
         "layers.py",
         "model.py",
-        "ops.py",
-        "program_cache.py",
+        "xla/__init__.py",
+        "xla/convolution.py",
+        "xla/device.py",
+        "xla/layout.py",
+        "xla/masks.py",
+        "xla/ops.py",
+        "xla/pooling.py",
+        "xla/products.py",
+        "xla/program_cache.py",
+        "xla/programs.py",
+        "xla/statistics.py",
     )
 )
 
