@@ -18,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from runs import RunError, load_npz
+from errors import FileError
+from files import load_npz
+from settings import Settings
 
 STATE = ("W", "b", "update_W", "update_b")
 SIGNAL_OF = {"W": "w", "b": "b", "update_W": "update_w", "update_b": "update_b"}
@@ -337,6 +339,29 @@ def put_recorded(trace, batch, host):
         host[f"layer{k}/overflow"] = recorded * (not cleared)
 
 
+def intermediates(seen, gradients):
+    """What passed through a layer, by the names and in the shapes of the recorded traces."""
+    from xla.layout import batch_first, flat
+
+    named = {
+        "fixed_W": seen.W,
+        "fixed_b": seen.b,
+        "fixed_x": flat(seen.x),
+        "z": batch_first(seen.pre.before_z),
+        "fixed_z": batch_first(seen.pre.z),
+        "y": flat(seen.before_y),
+        "fixed_y": flat(seen.y),
+        "fixed_dEdy": batch_first(gradients.dEdy),
+        "fixed_dEdz": batch_first(gradients.dEdz),
+        "fixed_dEdW": gradients.dEdW,
+        "fixed_dEdb": gradients.dEdb,
+    }
+    if seen.pre.u is not seen.pre.z:  # something lies between them
+        named["u"] = batch_first(seen.pre.before_u)
+        named["fixed_u"] = batch_first(seen.pre.u)
+    return named
+
+
 class Intermediates:
     """What happens inside a step, compiled from the same graph with more outputs."""
 
@@ -347,16 +372,14 @@ class Intermediates:
         from xla.programs import compiled
 
         if self.function is None:
-            inputs, _ = self.network.training_step(self.batch_size)
+            inputs = self.network.training_inputs(self.batch_size)
             named = {
                 (k, name): v
-                for k, layer in enumerate(self.network.layers)
-                for name, v in layer.intermediates().items()
+                for k, passed in enumerate(self.network.passes(inputs))
+                for name, v in intermediates(*passed).items()
             }
-            self.names, self.function = (
-                list(named),
-                compiled(inputs, self.network.state, list(named.values())),
-            )
+            self.names = list(named)
+            self.function = compiled(inputs, self.network.state, list(named.values()))
         values = values | constants | {"batches": np.int32(batch)}
         values |= {f"mask{k}": mask.astype("float32") for k, mask in enumerate(masks)}
         for (k, name), computed in zip(self.names, self.function(values, state), strict=True):
@@ -418,7 +441,6 @@ class RecordedMasks:
 def replay_run(trace, report):
     """Replay a small run with range initialisation, event by event."""
     from datasets import ArrayPart, Dataset
-    from runs import Settings
     from trainer import Trainer
     from xla.device import to_host
 
@@ -529,7 +551,7 @@ def main(arguments=None):
     a = parser.parse_args(arguments)
     try:
         trace = Trace(a.trace)
-    except (RunError, ValueError, KeyError) as error:
+    except (FileError, ValueError, KeyError) as error:
         print(f"replay_trace: {a.trace} is not a recorded trace ({error})", file=sys.stderr)
         return 2
     from xla.device import select_device

@@ -33,6 +33,7 @@ SOURCES = tuple(
         "errors.py",
         "files.py",
         "format.py",
+        "layer.py",
         "layers.py",
         "model.py",
         "xla/__init__.py",

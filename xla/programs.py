@@ -209,6 +209,8 @@ class TrainingProgram:
 class TestProgram:
     """The compiled test-time pass: the number of errors on a whole set in one call."""
 
+    __test__ = False  # it is no test of pytest's
+
     def __init__(self, network, batch_size, cache=PROGRAMS):
         self.network, self.batch_size = network, batch_size
         self._program = Program(
