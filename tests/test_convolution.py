@@ -32,13 +32,13 @@ def batch_first(x):
 
 @cache
 def correlation(pad):
-    return lambda x, W: batch_first(correlate(rows_first(x), W, pad, True))
+    return lambda x, W: batch_first(correlate(rows_first(x), W, pad))
 
 
 @cache
 def correlation_and_gradients(pad):
     def graph(x, W, dz):
-        z = batch_first(correlate(rows_first(x), W, pad, True))
+        z = batch_first(correlate(rows_first(x), W, pad))
         return z, *grad(None, [x, W], known_grads={z: dz})
 
     return graph
@@ -79,9 +79,9 @@ def test_both_ways_to_compute_a_correlation(monkeypatch, maps, pad):
     )
     dz = rng.randint(-8, 9, (6 + 2 * pad - 3, 5, 7 + 2 * pad - 4, 4)).astype(f4)
     calls = [
-        (Correlation(pad, True), x, W),
+        (Correlation(pad), x, W),
         (CorrelationInputGradient(pad), dz, W),
-        (CorrelationFilterGradient(pad, True), x, dz),
+        (CorrelationFilterGradient(pad), x, dz),
     ]
     results = []
     for explicit in (True, False):

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from xla.ops import JaxOp, pad_axis
-from xla.products import _precision, _product
+from xla.products import multiply, precision
 
 # Images are arrays of (rows, maps, columns, batch). Then R neighbouring rows of one column are the operand of a matrix
 # product as they stand, and everything else runs along the batch.
@@ -29,16 +29,14 @@ class Correlation(JaxOp):
     (H, C, W, B), filters (O, C, R, S) -> (H + 2 pad - R + 1, O, W + 2 pad - S + 1, B).
     """
 
-    __props__ = ("pad", "on_grid")
+    __props__ = ("pad", "tf32")
 
-    def __init__(self, pad, on_grid):
-        self.pad, self.on_grid = pad, on_grid
+    def __init__(self, pad, tf32=False):
+        self.pad, self.tf32 = pad, tf32
 
     def apply(self, x, W):
         if not _explicit_products():
-            return _convolve(
-                x, W, (self.pad, self.pad), ("HCWN", "OIHW", "HCWN"), _precision(self.on_grid)
-            )
+            return convolve(x, W, (self.pad, self.pad), ("HCWN", "OIHW", "HCWN"), self.tf32)
         pad, (n_out, C, R, S) = self.pad, W.shape
         if C <= FEW_MAPS:
             x, W, pad = _unfold(x, S, pad), W.transpose(0, 3, 1, 2).reshape(n_out, S * C, R, 1), 0
@@ -48,7 +46,7 @@ class Correlation(JaxOp):
             filters = lax.dynamic_slice_in_dim(by_taps, tap, len(image), axis=2)
             total = jnp.zeros((n_out, width, x.shape[3]), x.dtype)
             for s, columns, outputs in _taps(W.shape[3], pad, x.shape[2], width):
-                product = _product(filters[s].reshape(n_out, -1), _matrix(image[:, :, columns]))
+                product = multiply(filters[s].reshape(n_out, -1), _matrix(image[:, :, columns]))
                 total += pad_axis(
                     product.reshape(n_out, -1, x.shape[3]),
                     0,
@@ -68,25 +66,25 @@ class Correlation(JaxOp):
         x, W = inputs
         (dz,) = cotangents
         return [
-            CorrelationInputGradient(self.pad)(dz, W),
-            CorrelationFilterGradient(self.pad, self.on_grid)(x, dz),
+            CorrelationInputGradient(self.pad, self.tf32)(dz, W),
+            CorrelationFilterGradient(self.pad, self.tf32)(x, dz),
         ]
 
 
 class CorrelationInputGradient(JaxOp):
     """The gradient of Correlation(pad) in its input: (H', O, W', B), (O, C, R, S) -> (H, C, W, B)."""
 
-    __props__ = ("pad",)
+    __props__ = ("pad", "tf32")
 
-    def __init__(self, pad):
-        self.pad = pad
+    def __init__(self, pad, tf32=False):
+        self.pad, self.tf32 = pad, tf32
 
     def apply(self, dz, W):
         n_out, C, R, S = W.shape
         flipped = jnp.flip(W, (2, 3))
         if not _explicit_products():
             pads = R - 1 - self.pad, S - 1 - self.pad
-            return _convolve(dz, flipped, pads, ("HCWN", "IOHW", "HCWN"), _precision(True))
+            return convolve(dz, flipped, pads, ("HCWN", "IOHW", "HCWN"), self.tf32)
         height, _, width, B = dz.shape
         by_rows = flipped.transpose(2, 3, 1, 0).reshape(R, S * C, n_out)
 
@@ -97,7 +95,7 @@ class CorrelationInputGradient(JaxOp):
                 .reshape(S * C, -1)
             )
             return _fold(
-                _product(filters, _matrix(gradient)).reshape(S, C, width, B), S - 1 - self.pad
+                multiply(filters, _matrix(gradient)).reshape(S, C, width, B), S - 1 - self.pad
             )
 
         return _map_rows(row, dz, height + R - 1 - 2 * self.pad, self.pad - R + 1, R)
@@ -110,16 +108,14 @@ class CorrelationInputGradient(JaxOp):
 class CorrelationFilterGradient(JaxOp):
     """The gradient of Correlation(pad) in its filters: (H, C, W, B), (H', O, W', B) -> (O, C, R, S)."""
 
-    __props__ = ("pad", "on_grid")
+    __props__ = ("pad", "tf32")
 
-    def __init__(self, pad, on_grid):
-        self.pad, self.on_grid = pad, on_grid
+    def __init__(self, pad, tf32=False):
+        self.pad, self.tf32 = pad, tf32
 
     def apply(self, x, dz):
         if not _explicit_products():
-            return _convolve(
-                x, dz, (self.pad, self.pad), ("HNWC", "HOWI", "CNHW"), _precision(self.on_grid)
-            )
+            return convolve(x, dz, (self.pad, self.pad), ("HNWC", "HOWI", "CNHW"), self.tf32)
         (H, C, W, _), (height, n_out, width, _) = x.shape, dz.shape
         R, S = H + 2 * self.pad - height + 1, W + 2 * self.pad - width + 1
         few = C <= FEW_MAPS
@@ -135,7 +131,7 @@ class CorrelationFilterGradient(JaxOp):
             )
             totals = list(totals)
             for s, columns, outputs in _taps(taps, pad, x.shape[2], width):
-                product = _product(
+                product = multiply(
                     _matrix(image[:, :, columns]), gradient[:, outputs].reshape(n_out, -1).T
                 )
                 product = product.reshape(length, maps, n_out) + lax.dynamic_slice_in_dim(
@@ -164,9 +160,14 @@ class CorrelationFilterGradient(JaxOp):
         return (n_out, C, H + 2 * self.pad - height + 1, W + 2 * self.pad - width + 1), x[1]
 
 
-def _convolve(x, W, pads, dimensions, precision):
+def convolve(x, W, pads, dimensions, tf32):
     return lax.conv_general_dilated(
-        x, W, (1, 1), [(n, n) for n in pads], dimension_numbers=dimensions, precision=precision
+        x,
+        W,
+        (1, 1),
+        [(n, n) for n in pads],
+        dimension_numbers=dimensions,
+        precision=precision(tf32),
     )
 
 
@@ -238,9 +239,6 @@ def _fold(taps, pad):
     return functools.reduce(jnp.add, [taps[s, :, s : s + W + 2 * pad - S + 1] for s in range(S)])
 
 
-def correlate(x, W, pad, on_grid):
-    """Cross-correlation of images x (H, C, W, B) with filters W (O, C, R, S), stride 1, `pad` zeros on each side.
-
-    on_grid: as for `product`.
-    """
-    return Correlation(pad, on_grid)(x, W)
+def correlate(x, W, pad, tf32=False):
+    """Cross-correlation of images x (H, C, W, B) with filters W (O, C, R, S), stride 1, `pad` zeros on each side."""
+    return Correlation(pad, tf32)(x, W)
