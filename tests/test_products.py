@@ -9,7 +9,7 @@ from pytensor.graph.traversal import ancestors
 import model
 from layers import ConvMaxout, Softmax
 from model import Network
-from xla import convolution, device, products
+from xla import convolution, convolution_by_xla, device, products
 from xla.device import to_device
 from xla.masks import mask_state
 from xla.programs import TrainingProgram
@@ -39,12 +39,12 @@ def step_in_tf32(monkeypatch, task, number_format, prop_bits, pays, **size):
     def multiply(a, b, tf32=False, plain=products.multiply):
         return plain(*(tf32_numbers(a, b) if tf32 else (a, b)))
 
-    def convolve(a, b, pads, dimensions, tf32, plain=convolution.convolve):
+    def convolve(a, b, pads, dimensions, tf32, plain=convolution_by_xla.convolve):
         return plain(*(tf32_numbers(a, b) if tf32 else (a, b)), pads, dimensions, False)
 
     monkeypatch.setattr(products, "multiply", multiply)
-    monkeypatch.setattr(convolution, "convolve", convolve)
-    monkeypatch.setattr(convolution, "_explicit_products", lambda: False)
+    monkeypatch.setattr(convolution_by_xla, "convolve", convolve)
+    monkeypatch.setattr(convolution, "way", lambda: convolution_by_xla)
     monkeypatch.setattr(device, "tf32_pays", lambda: pays)
     rng = np.random.RandomState(3)
     network = Network(task, number_format, rng, 3, **size)

@@ -38,6 +38,8 @@ SOURCES = tuple(
         "model.py",
         "xla/__init__.py",
         "xla/convolution.py",
+        "xla/convolution_by_rows.py",
+        "xla/convolution_by_xla.py",
         "xla/device.py",
         "xla/layout.py",
         "xla/masks.py",
