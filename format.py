@@ -54,7 +54,7 @@ def overflow_thresholds(nob: Tensor, noib: Tensor) -> Tensor:
     """The largest values of a format at NOIB and at NOIB-1: two int32 (n,) -> float32 (n, 2)."""
     noibs = pt.stack([noib, noib - 1], axis=1)
     largest = largest_integer(nob)[:, None] * ops.power_of_two(noibs - nob[:, None])
-    return ops.stored(largest)
+    return ops.materialised(largest)
 
 
 def overflow_rates(counts: Tensor, shapes: Sequence[tuple[int, ...]]) -> Tensor:
@@ -163,11 +163,11 @@ class Signal:
 
     def quantize(self, x: Tensor) -> Tensor:
         """x as the propagations see it."""
-        return ops.stored(self.format.quantize(x, self.nob, self.noib))
+        return ops.materialised(self.format.quantize(x, self.nob, self.noib))
 
     def store(self, x: Tensor) -> Tensor:
         """x as it is stored from batch to batch."""
-        return ops.stored(self.format.quantize(x, self.stored_nob, self.noib))
+        return ops.materialised(self.format.quantize(x, self.stored_nob, self.noib))
 
     def observe(self, v: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
         """Count v's overflows at NOIB and NOIB-1 ("Overflow statistics"); returns v.

@@ -8,7 +8,7 @@ known.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pytensor
@@ -61,7 +61,8 @@ class Gradients(NamedTuple):
 
 def pull_back(output: Tensor, gradient: Tensor, *inputs: Tensor) -> list[Tensor]:
     """The gradients of `inputs`, given that of `output`, through the graph between them."""
-    return pytensor.grad(None, list(inputs), known_grads={output: gradient})
+    gradients = pytensor.grad(None, list(inputs), known_grads={output: gradient})
+    return cast(list[Tensor], gradients)
 
 
 class Layer:

@@ -9,58 +9,56 @@ from numpy.random import RandomState
 from pytensor.tensor.sharedvar import TensorSharedVariable as Shared
 from pytensor.tensor.variable import TensorVariable as Tensor
 
-from format import FLP, FORMATS
+from format import FORMATS
 from layer import Gradients, Layer, Seen
 from layers import ConvMaxout, DenseMaxout, Softmax
 from xla import ops
 from xla.layout import flat
 
 N_CLASSES = 10
-FIRST: dict[str, Any] = {"p": 0.8, "scale": 1.0, "reads_data": True}
-OTHER: dict[str, Any] = {"p": 0.5, "scale": 0.5}
+Options = dict[str, Any]
+FIRST: Options = {"p": 0.8, "scale": 1.0, "reads_data": True}
+OTHER: Options = {"p": 0.5, "scale": 0.5}
 
 
-def pi_mnist(
-    number_format: FLP, rng: RandomState, initial_range: int, units: int = 240, pieces: int = 5
-) -> list[Layer]:
+def pi_mnist(units: int = 240, pieces: int = 5, **common: Any) -> list[Layer]:
     """784 -> maxout -> maxout -> softmax; the published size is 240 units of 5 pieces."""
-    of = (number_format, rng)
-    first = FIRST | {"initial_range": initial_range}
-    other = OTHER | {"initial_range": initial_range}
+    first = FIRST | common
+    other = OTHER | common
     return [
-        DenseMaxout("layer0", *of, 784, units, pieces, **first),
-        DenseMaxout("layer1", *of, units, units, pieces, **other),
-        Softmax("layer2", *of, units, N_CLASSES, **other),
+        DenseMaxout("layer0", inputs=784, units=units, pieces=pieces, **first),
+        DenseMaxout("layer1", inputs=units, units=units, pieces=pieces, **other),
+        Softmax("layer2", inputs=units, classes=N_CLASSES, **other),
     ]
 
 
-def mnist(number_format: FLP, rng: RandomState, initial_range: int) -> list[Layer]:
+def mnist(**common: Any) -> list[Layer]:
     """1x28x28 -> three convolutional maxout layers -> softmax."""
-    of = (number_format, rng)
-    first = FIRST | {"initial_range": initial_range, "max_col_norm": 0.9}
-    other = OTHER | {"initial_range": initial_range}
-    wide = {"maps": 48, "pieces": 2, "size": 8, "pool": 4, "stride": 2}
-    small = {"maps": 24, "pieces": 4, "size": 5, "pool": 2, "stride": 2}
-    conv0 = ConvMaxout("layer0", *of, (1, 28, 28), **wide, pad=0, **first)
-    conv1 = ConvMaxout("layer1", *of, conv0.output_shape, **wide, pad=3, **other)
-    conv2 = ConvMaxout("layer2", *of, conv1.output_shape, **small, pad=3, **other)
+    first = FIRST | common
+    other = OTHER | common
+    conv: Options = {"maps": 48, "pieces": 2, "size": 8, "pool": 4, "stride": 2}
+    last: Options = {"maps": 24, "pieces": 4, "size": 5, "pool": 2, "stride": 2}
+    shape = (1, 28, 28)
+    conv0 = ConvMaxout("layer0", input_shape=shape, pad=0, max_col_norm=0.9, **conv, **first)
+    conv1 = ConvMaxout("layer1", input_shape=conv0.output_shape, pad=3, **conv, **other)
+    conv2 = ConvMaxout("layer2", input_shape=conv1.output_shape, pad=3, **last, **other)
     features = int(np.prod(conv2.output_shape))
-    return [conv0, conv1, conv2, Softmax("layer3", *of, features, N_CLASSES, **other)]
+    return [conv0, conv1, conv2, Softmax("layer3", inputs=features, classes=N_CLASSES, **other)]
 
 
-def cifar10(number_format: FLP, rng: RandomState, initial_range: int) -> list[Layer]:
+def cifar10(**common: Any) -> list[Layer]:
     """3x32x32 -> three convolutional maxout layers -> maxout -> softmax; SVHN has it, too."""
-    of = (number_format, rng)
-    first = FIRST | {"initial_range": initial_range, "max_col_norm": 0.9}
-    other = OTHER | {"initial_range": initial_range}
-    conv: dict[str, Any] = {"pieces": 2, "size": 5, "pad": 2, "pool": 3, "stride": 2}
+    first = FIRST | common
+    other = OTHER | common
+    conv: Options = {"pieces": 2, "size": 5, "pad": 2, "pool": 3, "stride": 2}
     conv |= {"w_LR_scale": 0.2, "b_LR_scale": 0.2}
-    conv0 = ConvMaxout("layer0", *of, (3, 32, 32), maps=64, **conv, **first)
-    conv1 = ConvMaxout("layer1", *of, conv0.output_shape, maps=128, **conv, **other)
-    conv2 = ConvMaxout("layer2", *of, conv1.output_shape, maps=128, **conv, **other)
+    shape = (3, 32, 32)
+    conv0 = ConvMaxout("layer0", input_shape=shape, maps=64, max_col_norm=0.9, **conv, **first)
+    conv1 = ConvMaxout("layer1", input_shape=conv0.output_shape, maps=128, **conv, **other)
+    conv2 = ConvMaxout("layer2", input_shape=conv1.output_shape, maps=128, **conv, **other)
     features = int(np.prod(conv2.output_shape))
-    dense = DenseMaxout("layer3", *of, features, 400, 5, **other)
-    return [conv0, conv1, conv2, dense, Softmax("layer4", *of, 400, N_CLASSES, **other)]
+    dense = DenseMaxout("layer3", inputs=features, units=400, pieces=5, **other)
+    return [conv0, conv1, conv2, dense, Softmax("layer4", inputs=400, classes=N_CLASSES, **other)]
 
 
 NETWORKS: dict[str, Callable[..., list[Layer]]] = {
@@ -103,7 +101,8 @@ class Network:
     ) -> None:
         self.format = FORMATS[number_format]
         self.description = (task, number_format, sorted(size.items()))
-        self.layers = NETWORKS[task](self.format, rng, initial_range, **size)
+        common = {"number_format": self.format, "rng": rng, "initial_range": initial_range}
+        self.layers = NETWORKS[task](**common, **size)
 
     @property
     def input_size(self) -> int:

@@ -9,7 +9,7 @@ import pytensor.tensor as pt
 import pytest
 from jax import lax
 
-from xla.programs import compiled, to_jax
+from xla.graphs import compiled, to_jax
 
 
 @cache

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import format as number_formats
 from format import FORMATS, SIGNALS, Ranges
-from xla.programs import compiled
+from xla.graphs import compiled
 from xla.statistics import total_counts
 
 ROOT = Path(__file__).parent.parent

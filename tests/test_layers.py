@@ -13,8 +13,8 @@ from format import FORMATS, SIGNALS
 from layers import ConvMaxout, DenseMaxout, Softmax
 from model import Network
 from utilities.replay_trace import intermediates
+from xla.graphs import compiled
 from xla.layout import batch_first, flat
-from xla.programs import compiled
 
 f4 = np.float32
 B, BATCHES, FREQUENCY, MAX_OVERFLOW = 6, 5, 2, 0.02

@@ -15,7 +15,7 @@ import model
 from format import FORMATS, SIGNALS
 from model import Network
 from settings import TASKS
-from xla.programs import to_jax
+from xla.graphs import to_jax
 from xla.statistics import ColumnNorm, PartialCounts
 
 UNIT = Path(__file__).parent.parent.parent / "shared" / "reference" / "unit.npz"

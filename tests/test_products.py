@@ -22,15 +22,13 @@ def tf32_numbers(*arrays):
     return [jax.lax.reduce_precision(v, exponent_bits=8, mantissa_bits=10) for v in arrays]
 
 
-def two_convolutions(number_format, rng, initial_range):
+def two_convolutions(**common):
     """A network that convolves data and signals."""
     sizes = {"maps": 3, "pieces": 2, "size": 3, "pad": 1, "pool": 2, "stride": 2}
-    other = model.OTHER | {"initial_range": initial_range}
-    first = ConvMaxout(
-        "layer0", number_format, rng, (1, 6, 6), **sizes, **other | {"reads_data": True}
-    )
-    second = ConvMaxout("layer1", number_format, rng, first.output_shape, **sizes, **other)
-    return [first, second, Softmax("layer2", number_format, rng, 12, 10, **other)]
+    other = model.OTHER | common
+    first = ConvMaxout("layer0", input_shape=(1, 6, 6), reads_data=True, **sizes, **other)
+    second = ConvMaxout("layer1", input_shape=first.output_shape, **sizes, **other)
+    return [first, second, Softmax("layer2", inputs=12, classes=10, **other)]
 
 
 def step_in_tf32(monkeypatch, task, number_format, prop_bits, pays, **size):

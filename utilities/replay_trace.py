@@ -369,7 +369,7 @@ class Intermediates:
         self.network, self.batch_size, self.function = network, batch_size, None
 
     def compare(self, trace, report, batch, state, values, constants, masks):
-        from xla.programs import compiled
+        from xla.graphs import compiled
 
         if self.function is None:
             inputs = self.network.training_inputs(self.batch_size)
@@ -395,7 +395,7 @@ class Intermediates:
 
 
 def compare_test(trace, report, network, state, inputs):
-    from xla.programs import compiled
+    from xla.graphs import compiled
 
     m = trace.meta
     B = m["batch_size"]

@@ -9,10 +9,11 @@ of all in a loop. `convolution_by_xla` leaves the rest to XLA, which knows GPUs.
 from types import ModuleType
 
 import jax
+from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from xla import convolution_by_rows, convolution_by_xla
-from xla.ops import JaxOp
+from xla.ops import JaxOp, Type, Variables
 
 
 def way() -> ModuleType:
@@ -41,10 +42,10 @@ class ConvolutionOp(JaxOp):
 class CorrelationInputGradient(ConvolutionOp):
     """The gradient of Correlation in its input: (H', O, W', B), (O, C, R, S) -> (H, C, W, B)."""
 
-    def apply(self, dz, W):
+    def apply(self, dz: jax.Array, W: jax.Array) -> jax.Array:
         return way().input_gradient(dz, W, self.pad, self.tf32)
 
-    def result(self, dz, W):
+    def result(self, dz: Type, W: Type) -> Type:
         (height, _, width, B), (_, C, R, S) = dz[0], W[0]
         return (height + R - 1 - 2 * self.pad, C, width + S - 1 - 2 * self.pad, B), dz[1]
 
@@ -52,10 +53,10 @@ class CorrelationInputGradient(ConvolutionOp):
 class CorrelationFilterGradient(ConvolutionOp):
     """The gradient of Correlation in its filters: (H, C, W, B), (H', O, W', B) -> (O, C, R, S)."""
 
-    def apply(self, x, dz):
+    def apply(self, x: jax.Array, dz: jax.Array) -> jax.Array:
         return way().filter_gradient(x, dz, self.pad, self.tf32)
 
-    def result(self, x, dz):
+    def result(self, x: Type, dz: Type) -> Type:
         (H, C, W, _), (height, n_out, width, _) = x[0], dz[0]
         return (n_out, C, H + 2 * self.pad - height + 1, W + 2 * self.pad - width + 1), x[1]
 
@@ -66,14 +67,16 @@ class Correlation(ConvolutionOp):
     (H, C, W, B), (O, C, R, S) -> (H', O, W', B), with H' = H + 2 pad - R + 1, and W' likewise.
     """
 
-    def apply(self, x, W):
+    def apply(self, x: jax.Array, W: jax.Array) -> jax.Array:
         return way().correlate(x, W, self.pad, self.tf32)
 
-    def result(self, x, W):
+    def result(self, x: Type, W: Type) -> Type:
         (H, _, width, B), (n_out, _, R, S) = x[0], W[0]
         return (H + 2 * self.pad - R + 1, n_out, width + 2 * self.pad - S + 1, B), x[1]
 
-    def pullback(self, inputs, outputs, cotangents):
+    def pullback(
+        self, inputs: Variables, outputs: Variables, cotangents: Variables
+    ) -> list[Variable]:
         x, W = inputs
         (dz,) = cotangents
         return [

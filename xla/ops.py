@@ -1,10 +1,13 @@
-"""PyTensor operations that PyTensor lacks, or that XLA must not rewrite, with their JAX code.
+"""PyTensor operations by their JAX functions, and the elementwise ones that XLA must not rewrite.
 
-Every Op here is one function of JAX arrays, `apply`; its output types follow from that function, PyTensor's JAX linker
-calls it, and outside the linker it runs on its own. The functions at the end of the file are what the other modules use.
+An Op here is one function of JAX arrays, `apply`: its output types follow from that function,
+PyTensor's JAX linker calls it, and outside the linker it runs on its own. The instances at the
+end of the file are what the other modules use.
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,95 +19,104 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.jax.dispatch import jax_funcify
+from pytensor.tensor.sharedvar import TensorSharedVariable
+from pytensor.tensor.variable import TensorVariable
 
-# PyTensor's dispatcher switches float64 off. The graphs here name every dtype, so nothing becomes float64 by accident,
-# and the column norms and overflow accumulators (SPEC 2, 5) need it.
+# PyTensor's dispatcher switches float64 off. The graphs here name every dtype, so nothing
+# becomes float64 by accident, and column norms and overflow accumulators need it.
 jax.config.update("jax_enable_x64", True)
+
+Type = tuple[tuple[int, ...], str]  # of an array: shape, dtype
+Variables = Sequence[Any]  # of TensorVariable
 
 
 class JaxOp(Op):
     """An Op given by one function of JAX arrays with one output; inputs need static shapes."""
 
-    __props__ = ()
+    __props__: Sequence[str] = ()
 
-    def apply(self, *arrays):
+    def apply(self, *arrays: Any, **none: Any) -> jax.Array:
+        """The output from the inputs."""
         raise NotImplementedError(f"{type(self).__name__}.apply")
 
-    def make_node(self, *inputs):
-        inputs = [pt.as_tensor_variable(i) for i in inputs]
+    def result(self, *types: Any, **none: Any) -> Type:
+        """The type of the output from those of the inputs."""
+        return _result(self, *types)
+
+    def __call__(self, *inputs: Any, **options: Any) -> TensorVariable:
+        return cast(TensorVariable, super().__call__(*inputs, **options))
+
+    def make_node(self, *inputs: Any) -> Apply:
+        inputs = tuple(pt.as_tensor_variable(i) for i in inputs)
         if any(n is None for i in inputs for n in i.type.shape):
-            raise TypeError(
-                f"{type(self).__name__} needs inputs of static shape, got {[i.type for i in inputs]}"
-            )
+            types = [i.type for i in inputs]
+            raise TypeError(f"{type(self).__name__} needs inputs of static shape, got {types}")
         shape, dtype = self.result(*((i.type.shape, i.type.dtype) for i in inputs))
         return Apply(self, inputs, [pt.tensor(dtype=dtype, shape=shape)])
 
-    def result(self, *types):
-        """(shape, dtype) of the output from those of the inputs."""
-        return _result(self, *types)
-
-    def perform(self, node, inputs, output_storage):
+    def perform(self, node: Apply, inputs: Sequence[Any], output_storage: list) -> None:
         output_storage[0][0] = np.asarray(self.apply(*inputs))
 
 
 class ElementwiseOp(JaxOp):
-    """A JaxOp whose output has the shape and type of its first input."""
+    """A JaxOp whose output has the type of its first input."""
 
-    def result(self, first, *others):
-        return first
+    def result(self, *types: Any, **none: Any) -> Type:
+        return types[0]
 
 
 @functools.cache  # tracing takes milliseconds
-def _result(op, *types):
+def _result(op: JaxOp, *types: Type) -> Type:
     out = jax.eval_shape(op.apply, *(jax.ShapeDtypeStruct(*t) for t in types))
     return out.shape, str(out.dtype)
 
 
 @jax_funcify.register(JaxOp)
-def _jax_code(op, **kwargs):
+def _jax_code(op: JaxOp, **options: Any) -> Any:
     return op.apply
 
 
-def _zero_unless_nan(x):
+def _zero_unless_nan(x: jax.Array) -> jax.Array:
     """An integer 0 of x's width, or 1 where x is NaN: a zero that no compiler can fold away."""
     return (x != x).astype(jnp.int64 if x.dtype == jnp.float64 else jnp.int32)
 
 
-def _flip_bits(x, bits):
+def _flip_bits(x: jax.Array, bits: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(lax.bitcast_convert_type(x, bits.dtype) ^ bits, x.dtype)
 
 
 class RoundHalfAwayFromZero(ElementwiseOp):
     """float32 -> nearest integer, halves away from zero."""
 
-    def apply(self, x):
+    def apply(self, x: jax.Array) -> jax.Array:
         return lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO)
 
 
 class HalfPrecision(ElementwiseOp):
-    """float32 -> nearest IEEE binary16 value, as float32: ties to even, overflow to infinity, subnormals kept.
+    """float32 -> nearest IEEE binary16 value, as float32.
 
-    Not a pair of casts, which XLA may delete; reduce_precision alone would flush the subnormals.
+    Ties to even, overflow to infinity, subnormals as they are. Not a pair of casts, which XLA
+    may delete; reduce_precision alone would flush the subnormals.
     """
 
-    def apply(self, x):
-        subnormal = lax.round(
-            x * np.float32(2.0**24), lax.RoundingMethod.TO_NEAREST_EVEN
-        ) * np.float32(2.0**-24)
-        return jnp.where(
-            jnp.abs(x) < np.float32(2.0**-14), subnormal, lax.reduce_precision(x, 5, 10)
-        )
+    def apply(self, x: jax.Array) -> jax.Array:
+        steps = lax.round(x * np.float32(2.0**24), lax.RoundingMethod.TO_NEAREST_EVEN)
+        subnormal = steps * np.float32(2.0**-24)
+        normal = np.float32(2.0**-14)
+        return jnp.where(jnp.abs(x) < normal, subnormal, lax.reduce_precision(x, 5, 10))
 
 
 @jax.jit
-def _same(x):
+def _same(x: jax.Array) -> jax.Array:
     return x
 
 
-def keep(x):
-    """x, computed once: XLA's CPU code would compute it again in everything that uses it, optimization_barrier or not.
+def materialise(x: jax.Array) -> jax.Array:
+    """x, computed once, in memory.
 
-    XLA leaves a call that must not be inlined alone, and gives it its argument in memory. It costs nothing else.
+    XLA's CPU code would compute it again in everything that uses it, optimization_barrier or
+    not. It leaves a call that must not be inlined alone, and gives it its argument in memory;
+    that costs nothing else.
     """
     if jax.default_backend() != "cpu":
         return x
@@ -112,44 +124,53 @@ def keep(x):
         return _same(x)
 
 
-class Stored(ElementwiseOp):
-    """The tensor itself, computed once and kept in memory."""
+class Materialised(ElementwiseOp):
+    """The tensor itself, computed once, in memory."""
 
-    def apply(self, x):
-        return keep(x)
+    def apply(self, x: jax.Array) -> jax.Array:
+        return materialise(x)
 
 
 class PowerOfTwo(JaxOp):
-    """int32 n -> 2^n, exact, float32; n is cut to -126..126, where both 2^n and 2^-n are normal numbers."""
+    """int32 n -> 2^n, exact, float32.
 
-    def apply(self, n):
+    n is cut to -126..126, where both 2^n and 2^-n are normal numbers.
+    """
+
+    def apply(self, n: jax.Array) -> jax.Array:
         return lax.bitcast_convert_type((jnp.clip(n, -126, 126) + 127) << 23, jnp.float32)
 
 
 class RoundedProduct(ElementwiseOp):
-    """float32 tensor x scalar, rounded before anything is added to it: never part of a fused multiply-add."""
+    """float32 tensor x scalar, rounded before anything is added to it.
 
-    def apply(self, x, scalar):
+    So it never becomes part of a fused multiply-add.
+    """
+
+    def apply(self, x: jax.Array, scalar: jax.Array) -> jax.Array:
         return _flip_bits(x * scalar, _zero_unless_nan(scalar))
 
 
 class RoundedQuotient(ElementwiseOp):
     """x / divisor in the precision of x, correctly rounded; the divisor is broadcast to x.
 
-    XLA would multiply by the reciprocal of a divisor that is constant or the same for many elements of x.
+    XLA would multiply by the reciprocal of a divisor that is constant, or the same for many
+    elements of x.
     """
 
-    def apply(self, x, divisor):
-        divisor = jnp.broadcast_to(
-            jnp.asarray(divisor, x.dtype), x.shape
-        )  # constants come as Python numbers
+    def apply(self, x: jax.Array, divisor: jax.Array) -> jax.Array:
+        divisor = jnp.asarray(divisor, x.dtype)  # constants come as Python numbers
+        divisor = jnp.broadcast_to(divisor, x.shape)
         return x / _flip_bits(divisor, _zero_unless_nan(x))
 
 
 class PairwiseSum(JaxOp):
-    """Sum over the last axis, kept as an axis of length 1, in pairs of pairs: rounding errors stay small."""
+    """Sum over the last axis, which is left with length 1, in pairs of pairs.
 
-    def apply(self, x):
+    Rounding errors stay small.
+    """
+
+    def apply(self, x: jax.Array) -> jax.Array:
         while x.shape[-1] > 1:
             if x.shape[-1] % 2:
                 x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 1)])
@@ -157,7 +178,8 @@ class PairwiseSum(JaxOp):
         return x
 
 
-def pad_axis(x, value, axis, before, after):
+def pad_axis(x: jax.Array, value: float, axis: int, before: int, after: int) -> jax.Array:
+    """x with so much of a value before and after it along one axis."""
     edges = [(0, 0, 0)] * x.ndim
     edges[axis] = (before, after, 0)
     return lax.pad(x, np.float32(value), edges)
@@ -165,13 +187,13 @@ def pad_axis(x, value, axis, before, after):
 
 round_half_away_from_zero = RoundHalfAwayFromZero()
 half_precision = HalfPrecision()
-stored = Stored()
+materialised = Materialised()
 power_of_two = PowerOfTwo()
 rounded_product = RoundedProduct()
 rounded_quotient = RoundedQuotient()
 pairwise_sum = PairwiseSum()
 
 
-def shared(value, name):
+def shared(value: np.ndarray, name: str) -> TensorSharedVariable:
     """A shared variable whose shape is part of its type, as the Ops here need it."""
     return pytensor.shared(value, name=name, shape=value.shape)

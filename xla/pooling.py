@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from xla.ops import JaxOp, keep, pad_axis
+from xla.ops import JaxOp, Variables, materialise, pad_axis
 
 ROWS = 0
 COLUMNS = 2
@@ -41,7 +42,7 @@ class MaxUnpool(PoolingOp):
     x (H, C, W, B), pooled and gradient (h, C, w, B) -> (H, C, W, B).
     """
 
-    def apply(self, x, pooled, gradient):
+    def apply(self, x: jax.Array, pooled: jax.Array, gradient: jax.Array) -> jax.Array:
         maxima = self._windows(pooled, np.nan, x)
         gradients = self._windows(gradient, 0, x)
         total = jnp.zeros((), x.dtype)
@@ -73,7 +74,7 @@ class MaxUnpool(PoolingOp):
         for axis in (ROWS, COLUMNS):
             after = -(-x.shape[axis] // self.stride) - v.shape[axis]
             v = pad_axis(v, outside, axis, self.overlap, after)
-        v = keep(v)  # bounds are checked once, not for every pixel
+        v = materialise(v)  # bounds are checked once, not for every pixel
         back = range(self.overlap, -1, -1)
         rows = [self._repeat(v, ROWS, start, x.shape[ROWS]) for start in back]
         return [[self._repeat(r, COLUMNS, start, x.shape[COLUMNS]) for start in back] for r in rows]
@@ -87,7 +88,7 @@ class MaxUnpool(PoolingOp):
 class MaxPool(PoolingOp):
     """Max pooling: (H, C, W, B) -> (h, C, w, B)."""
 
-    def apply(self, x):
+    def apply(self, x: jax.Array) -> jax.Array:
         for axis in (ROWS, COLUMNS):
             windows = -(-(x.shape[axis] - self.size) // self.stride) + 1
             shifted = [self._pixels(x, axis, a, windows) for a in range(self.size)]
@@ -101,7 +102,9 @@ class MaxPool(PoolingOp):
         stop = min(x.shape[axis], a + (windows - 1) * self.stride + 1)
         return lax.slice_in_dim(x, a, stop, self.stride, axis)
 
-    def pullback(self, inputs, outputs, cotangents):
+    def pullback(
+        self, inputs: Variables, outputs: Variables, cotangents: Variables
+    ) -> list[Variable]:
         return [MaxUnpool(self.size, self.stride)(inputs[0], outputs[0], cotangents[0])]
 
 

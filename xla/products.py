@@ -11,9 +11,10 @@ product, those of the test-time pass among them, is in full precision.
 import jax
 import jax.numpy as jnp
 from jax import lax
+from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from xla.ops import JaxOp
+from xla.ops import JaxOp, Type, Variables
 
 TF32_BITS = 11
 
@@ -36,13 +37,15 @@ class Product(JaxOp):
     def __init__(self, tf32: bool = False) -> None:
         self.tf32 = tf32
 
-    def apply(self, x, W):
+    def apply(self, x: jax.Array, W: jax.Array) -> jax.Array:
         return multiply(x, W, self.tf32)
 
-    def result(self, x, W):
+    def result(self, x: Type, W: Type) -> Type:
         return (x[0][0], W[0][1]), x[1]
 
-    def pullback(self, inputs, outputs, cotangents):
+    def pullback(
+        self, inputs: Variables, outputs: Variables, cotangents: Variables
+    ) -> list[Variable]:
         x, W = inputs
         (dz,) = cotangents
         return [self(dz, W.T), self(x.T, dz)]

@@ -41,6 +41,7 @@ SOURCES = tuple(
         "xla/convolution_by_rows.py",
         "xla/convolution_by_xla.py",
         "xla/device.py",
+        "xla/graphs.py",
         "xla/layout.py",
         "xla/masks.py",
         "xla/ops.py",

@@ -1,61 +1,41 @@
-"""From PyTensor graphs to compiled XLA programs: segments of training batches, evaluation of a whole set.
+"""Compiled programs: segments of training batches, and the evaluation of a whole set.
 
-The state of a run is a dict of device arrays named after the shared variables ("layer0/W"). It is donated from segment to
-segment and never visits the host in between.
+The state of a run is a dict of device arrays named after the shared variables ("layer0/W"). It
+is donated from segment to segment and never visits the host in between.
 """
+
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from pytensor.compile.mode import optdb
-from pytensor.graph.fg import FunctionGraph
-from pytensor.graph.rewriting.db import RewriteDatabaseQuery
-from pytensor.link.jax.dispatch import jax_funcify
+from pytensor.tensor.sharedvar import TensorSharedVariable
+from pytensor.tensor.variable import TensorVariable
 
-from xla import device, ops, products
-from xla.device import to_device
-from xla.masks import dropout_mask
-from xla.program_cache import PROGRAMS, Program
+from xla import device, products
+from xla.graphs import ArrayFunction, to_jax
+from xla.masks import draw_masks
+from xla.program_cache import PROGRAMS, Program, ProgramCache
 
-
-def to_jax(inputs, shared, outputs):
-    """A pure function of arrays from a PyTensor graph.
-
-    Parameters
-    ----------
-    inputs : dict of name -> variable
-    shared : list of shared variables
-    outputs : list of variables
-
-    Returns
-    -------
-    function (inputs: dict of name -> array, state: dict of shared name -> array) -> list of arrays
-    """
-    graph = FunctionGraph([*inputs.values(), *shared], list(outputs), clone=True)
-    for variable in graph.inputs:
-        variable.name = None  # the generated code chooses names of its own
-    # No rewrites but the necessary: the others reorder algebra, and the order decides last bits.
-    optdb.query(RewriteDatabaseQuery(include=["minimum_compile", "jax"])).rewrite(graph)
-    with jax.ensure_compile_time_eval():  # its constants outlive the trace that may be going on
-        code = jax_funcify(graph)
-    names = [v.name for v in shared]
-
-    def function(values, state):
-        return list(code(*(values[name] for name in inputs), *(state[name] for name in names)))
-
-    return function
+State = dict[str, jax.Array]
+Graph = tuple[dict[str, TensorVariable], Any]
 
 
-def compiled(inputs, shared, outputs):
-    """`to_jax`, compiled."""
-    function = to_jax(inputs, shared, outputs)
+class NetworkGraphs(Protocol):
+    """What is asked of a network (see model.Network)."""
 
-    def run(values, state):
-        with jax.default_matmul_precision("highest"):
-            return function(values, state)
+    layers: Sequence[Any]
+    format: Any
+    description: tuple
 
-    return jax.jit(run)
+    @property
+    def state(self) -> list[TensorSharedVariable]: ...
+
+    def training_step(self, batch_size: int, tf32: bool = False) -> Graph: ...
+
+    def test_step(self, batch_size: int) -> Graph: ...
 
 
 class TrainingProgram:
@@ -63,140 +43,128 @@ class TrainingProgram:
 
     Parameters
     ----------
-    network : model.Network
-    batch_size, segment : int
-    masks : "device" (drawn from the state's generator) or "given" (an argument of each call)
-    cache : ProgramCache
+    masks
+        "device": drawn from the state's generator; "given": an argument of each call.
+
+    Attributes
+    ----------
+    compilations
+        How often the step was traced.
     """
 
-    def __init__(self, network, batch_size, segment, masks="device", cache=PROGRAMS):
-        self.network, self.segment, self.masks = network, segment, masks
+    def __init__(
+        self,
+        network: NetworkGraphs,
+        batch_size: int,
+        segment: int,
+        masks: str = "device",
+        cache: ProgramCache = PROGRAMS,
+    ) -> None:
+        self.network = network
+        self.segment = segment
+        self.masks = masks
         self.compilations = 0
-        self._steps = {}
-        self._shapes = [(batch_size, layer.input_size) for layer in network.layers]
-        self._program = Program(
-            self._run,
-            lambda: ("training", network.description, batch_size, segment, masks),
-            donate=0,
-            static=("tf32",),
-            cache=cache,
-        )
-        self._together = Program(
-            self._run_together,
-            lambda: ("together", network.description, batch_size, segment, masks),
-            donate=0,
-            static=("tf32",),
-            cache=cache,
-        )
+        self._batch_size = batch_size
+        self._steps: dict[bool, tuple[ArrayFunction, list[str]]] = {}
+        self._program = self._cached("training", self._run, cache)
+        self._together = self._cached("together", self._run_together, cache)
 
-    def _step(self, tf32):
-        """The step as a function, and the names of what it computes."""
-        if tf32 not in self._steps:
-            inputs, updates = self.network.training_step(self._shapes[0][0], tf32)
-            step = to_jax(inputs, self.network.state, list(updates.values()))
-            self._steps[tf32] = step, [v.name for v in updates]
-        return self._steps[tf32]
+    def _cached(self, kind: str, function: Any, cache: ProgramCache) -> Program:
+        def describe() -> tuple:
+            return kind, self.network.description, self._batch_size, self.segment, self.masks
 
-    def __call__(self, state, constants, x, t, rows, batches, masks=None):
+        return Program(function, describe, donate=0, static=("tf32",), cache=cache)
+
+    def __call__(
+        self,
+        state: State,
+        constants: dict[str, np.generic],
+        x: jax.Array,
+        t: jax.Array,
+        rows: np.ndarray,
+        batches: int,
+        masks: list[np.ndarray] | None = None,
+    ) -> State:
         """Train on a segment; `state` is consumed and its successor returned.
 
         Parameters
         ----------
-        state : dict of device arrays
-        constants : dict
+        constants
             LR, M, prop_bits, up_bits, frequency, max_overflow.
-        x, t : device arrays, float32 (n, inputs) and (n, classes)
-        rows : int32 (count, batch_size)
-            The rows of x and t that make up each batch; count <= segment.
-        batches : int
+        x, t
+            float32 (n, inputs) and (n, classes), on the device.
+        rows
+            int32 (count, batch_size), count <= segment: the rows of x and t that make up each
+            batch.
+        batches
             Batches of this epoch before this segment.
-        masks : list of uint8 (count, batch_size, layer inputs), one a layer, for masks="given"
+        masks
+            uint8 (count, batch_size, layer inputs), one a layer, for masks="given".
         """
         rows, masks, count = self._filled_up(rows, masks)
-        return self._program(
-            state,
-            constants,
-            x,
-            t,
-            rows,
-            np.int32(batches),
-            count,
-            masks,
-            tf32=self.narrow(constants),
-        )
+        before = np.int32(batches)
+        tf32 = self.narrow(constants)
+        return self._program(state, constants, x, t, rows, before, count, masks, tf32=tf32)
 
-    def together(self, calls):
-        """What `__call__` gives for each of several argument tuples, as one program; a list of states.
+    def together(self, calls: Sequence[tuple]) -> list[State]:
+        """What `__call__` gives for each of several argument tuples, as one program.
 
-        They must have the same x and t, rows of the same shape, and the same `narrow`. See `batching_pays`.
+        They must have the same x and t, rows of the same shape, and the same `narrow`. See
+        `device.batching_pays`.
         """
         if len(calls) == 1:
             return [self(*calls[0])]
         states, constants, x, t, rows, batches, masks = zip(*calls, strict=True)
-        rows, masks, counts = zip(
-            *(self._filled_up(r, m) for r, m in zip(rows, masks, strict=True)), strict=True
-        )
+        pairs = zip(rows, masks, strict=True)
+        rows, masks, counts = zip(*(self._filled_up(*pair) for pair in pairs), strict=True)
+        before = tuple(map(np.int32, batches))
+        tf32 = self.narrow(constants[0])
         return self._together(
-            states,
-            constants,
-            x[0],
-            t[0],
-            rows,
-            tuple(map(np.int32, batches)),
-            counts[0],
-            masks,
-            tf32=self.narrow(constants[0]),
+            states, constants, x[0], t[0], rows, before, counts[0], masks, tf32=tf32
         )
 
-    def narrow(self, constants):
-        """Whether the program in TF32 serves these constants (see `products`)."""
-        return (
-            device.tf32_pays()
-            and self.network.format.significant_bits(int(constants["prop_bits"]))
-            <= products.TF32_BITS
-        )
+    def narrow(self, constants: dict[str, np.generic]) -> bool:
+        """Whether the step in TF32 serves these constants (see `products`)."""
+        if not device.tf32_pays():
+            return False
+        bits = self.network.format.significant_bits(int(constants["prop_bits"]))
+        return bits <= products.TF32_BITS
 
-    def _filled_up(self, rows, masks):
-        """(rows, masks) of a whole segment, and how many batches of it count: one program for all lengths."""
-        count, missing = len(rows), self.segment - len(rows)
-        if missing:
-            rows, *masks_ = (
-                np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)])
-                for a in (rows, *(masks or []))
-            )
-            masks = masks and masks_
-        return rows, masks, np.int32(count)
+    def _filled_up(
+        self, rows: np.ndarray, masks: list[np.ndarray] | None
+    ) -> tuple[np.ndarray, list[np.ndarray] | None, np.int32]:
+        """Rows and masks of a whole segment, and how many batches of it count.
 
-    def _run_together(self, states, constants, x, t, rows, batches, count, masks, tf32=False):
-        def one(state, constants, rows, batches, masks):
-            return self._run(state, constants, x, t, rows, batches, count, masks, tf32)
+        So one program serves all lengths.
+        """
 
-        stacked = jax.tree.map(
-            lambda *a: jnp.stack(a), *zip(states, constants, rows, batches, masks, strict=True)
-        )
-        new = (
-            jax.vmap(one)(*stacked)
-            if device.batching_pays()
-            else lax.map(lambda member: one(*member), stacked)
-        )
-        return [jax.tree.map(lambda a, i=i: a[i], new) for i in range(len(states))]
+        def fill(a: np.ndarray) -> np.ndarray:
+            missing = np.zeros((self.segment - len(rows), *a.shape[1:]), a.dtype)
+            return np.concatenate([a, missing])
+
+        count = np.int32(len(rows))
+        if count < self.segment:
+            masks = masks and [fill(mask) for mask in masks]
+            rows = fill(rows)
+        return rows, masks, count
+
+    def _step(self, tf32: bool) -> tuple[ArrayFunction, list[str]]:
+        """The step as a function, and the names of what it computes."""
+        if tf32 not in self._steps:
+            inputs, updates = self.network.training_step(self._batch_size, tf32)
+            step = to_jax(inputs, self.network.state, list(updates.values()))
+            self._steps[tf32] = (step, [v.name for v in updates])
+        return self._steps[tf32]
 
     def _run(self, state, constants, x, t, rows, batches, count, masks, tf32=False):
         self.compilations += 1
         step, updated = self._step(tf32)
+        layers = self.network.layers
+        shapes = [(self._batch_size, layer.input_size) for layer in layers]
 
         def batch(i, state):
             if self.masks == "device":
-                key = jax.random.wrap_key_data(state["masks/key"], impl="threefry2x32")
-                key = jax.random.fold_in(key, state["masks/batches"])
-                keys = jax.vmap(lambda k: jax.random.fold_in(key, k))(jnp.arange(len(self._shapes)))
-                drawn = [
-                    ops.keep(dropout_mask(key, layer.p, shape))
-                    for key, layer, shape in zip(
-                        keys, self.network.layers, self._shapes, strict=True
-                    )
-                ]
-                state = state | {"masks/batches": state["masks/batches"] + np.uint32(1)}
+                drawn, state = draw_masks(state, [layer.p for layer in layers], shapes)
             else:
                 drawn = [m[i].astype("float32") for m in masks]
             values = constants | {"x": x[rows[i]], "t": t[rows[i]], "batches": batches + i}
@@ -206,31 +174,58 @@ class TrainingProgram:
         with jax.default_matmul_precision("highest"):
             return lax.fori_loop(0, count, batch, state)
 
+    def _run_together(self, states, constants, x, t, rows, batches, count, masks, tf32=False):
+        def one(member):
+            state, constants, rows, batches, masks = member
+            return self._run(state, constants, x, t, rows, batches, count, masks, tf32)
+
+        members = zip(states, constants, rows, batches, masks, strict=True)
+        stacked = jax.tree.map(lambda *a: jnp.stack(a), *members)
+        new = jax.vmap(one)(stacked) if device.batching_pays() else lax.map(one, stacked)
+        return [jax.tree.map(lambda a, i=i: a[i], new) for i in range(len(states))]
+
 
 class TestProgram:
     """The compiled test-time pass: the number of errors on a whole set in one call."""
 
     __test__ = False  # it is no test of pytest's
 
-    def __init__(self, network, batch_size, cache=PROGRAMS):
-        self.network, self.batch_size = network, batch_size
-        self._program = Program(
-            self._count, lambda: ("test", network.description, batch_size), cache=cache
-        )
+    def __init__(
+        self, network: NetworkGraphs, batch_size: int, cache: ProgramCache = PROGRAMS
+    ) -> None:
+        self.network = network
+        self.batch_size = batch_size
 
-    def arrange(self, x, t):
-        """A set as the program wants it: x (n, inputs), t one-hot (n, classes) -> device arrays of whole batches.
+        def describe() -> tuple:
+            return "test", network.description, batch_size
+
+        self._program = Program(self._count, describe, cache=cache)
+
+    def arrange(self, x: np.ndarray, t: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        """A set as the program wants it: device arrays of whole batches.
 
         The last batch is filled up with examples of class -1, which count for nothing.
+
+        Parameters
+        ----------
+        x, t
+            (n, inputs), and one-hot (n, classes).
         """
         missing = -len(x) % self.batch_size
         x = np.concatenate([x, np.zeros((missing, x.shape[1]), x.dtype)])
         classes = np.concatenate([t.argmax(axis=1), np.full(missing, -1)]).astype("int32")
-        return to_device(
-            (x.reshape(-1, self.batch_size, x.shape[1]), classes.reshape(-1, self.batch_size))
-        )
+        batches = (x.reshape(-1, self.batch_size, x.shape[1]), classes.reshape(-1, self.batch_size))
+        return device.to_device(batches)
 
-    def __call__(self, state, prop_bits, x, classes, first=0, last=None):
+    def __call__(
+        self,
+        state: State,
+        prop_bits: np.int32,
+        x: jax.Array,
+        classes: jax.Array,
+        first: int = 0,
+        last: int | None = None,
+    ) -> int:
         """Number of wrong examples in batches first..last-1; x and classes from `arrange`."""
         last = len(x) if last is None else min(last, len(x))
         return int(self._program(state, prop_bits, x, classes, np.int32(first), np.int32(last)))

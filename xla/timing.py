@@ -1,32 +1,39 @@
-"""Single operations in loops, for the benchmark."""
+"""Single operations as the benchmark times them: compiled, on the device, alone or in a loop."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xla import ops
 from xla.device import to_device, wait
+from xla.ops import JaxOp, materialise
 
 
-def matrix_products(operands):
-    """A function that multiplies all pairs (a, b, ...) on the device, in full precision, and waits."""
-    operands = to_device([pair[:2] for pair in operands])
+def matrix_products(operands: Sequence[Sequence[np.ndarray]]) -> Callable[[], Any]:
+    """A function that multiplies all pairs on the device, in full precision, and waits.
+
+    Parameters
+    ----------
+    operands
+        (a, b, ...) for each product.
+    """
+    pairs = to_device([pair[:2] for pair in operands])
     program = jax.jit(lambda pairs: [jnp.matmul(a, b, precision="highest") for a, b in pairs])
-    return lambda: wait(program(operands))
+    return lambda: wait(program(pairs))
 
 
-def repeated(op, operands, times):
-    """A function that computes an Op of `ops` on float32 arrays so many times, in a loop as training does, and waits."""
+def repeated(op: JaxOp, operands: Sequence[np.ndarray], times: int) -> Callable[[], Any]:
+    """A function that computes an Op so many times, in a loop as training does, and waits."""
 
     @jax.jit
     def program(first, *others):
-        return lax.fori_loop(
-            0,
-            times,
-            lambda _, total: total + ops.keep(op.apply(first + 0 * total, *others)).ravel()[0],
-            np.float32(0),
-        )  # each turn needs the one before
+        def turn(_, total):  # each needs the one before
+            return total + materialise(op.apply(first + 0 * total, *others)).ravel()[0]
 
-    operands = to_device(operands)
-    return lambda: wait(program(*operands))
+        return lax.fori_loop(0, times, turn, np.float32(0))
+
+    arrays = to_device(operands)
+    return lambda: wait(program(*arrays))
