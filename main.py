@@ -22,17 +22,19 @@ import errno
 import gc
 from pathlib import Path
 
+import datasets
 import terminal
-from datasets import load
 from errors import (
     DeviceFailed,
     Diverged,
     MissingPackage,
     ProgramError,
+    RunError,
     SettingsError,
     Stopped,
 )
-from runs import Run, Watcher
+from runs import machine
+from runs.folder import RunFolder
 from settings import EPOCHS, FORMAT_ARGUMENTS, NUMBERS, SEED, SEEDS, STREAMS, TASKS, Settings
 
 EPILOG = """On real MNIST the published results are 1.05 % (PI_MNIST FLP), 1.10 % (HFLP), 1.39 % (FXP 5 19 19) and
@@ -123,51 +125,102 @@ def parse(arguments):
     except SettingsError as error:
         command.error(error)
     if ignored := given[FORMAT_ARGUMENTS[a.FORMAT].needs :]:
-        terminal.say("main.py", f"{a.FORMAT} ignores {' '.join(ignored)}")
+        say(f"{a.FORMAT} ignores {' '.join(ignored)}")
     return a
 
 
-def report(record, out):
+def report(record):
     """What is printed after each epoch."""
-    lines = [
-        f"epoch {record['epoch']}:",
-        f"  learning rate {record['LR']:g}",
-        f"  momentum {record['M']:g}",
-        f"  validation error {record['validation_error']:.2f} %",
-        f"  test error {record['test_error']:.2f} %",
-        f"  best epoch {record['best_epoch']}",
-        f"  best validation error {record['best_validation_error']:.2f} %",
-        f"  its test error {record['best_test_error']:.2f} %",
-    ]
-    if "ranges" in record:
+    print(f"epoch {record['epoch']}:")
+    print(f"  learning rate {record['LR']:g}")
+    print(f"  momentum {record['M']:g}")
+    print(f"  validation error {record['validation_error']:.2f} %")
+    print(f"  test error {record['test_error']:.2f} %")
+    print(f"  best epoch {record['best_epoch']}")
+    print(f"  best validation error {record['best_validation_error']:.2f} %")
+    print(f"  its test error {record['best_test_error']:.2f} %")
+    for k, ranges in enumerate(record.get("ranges", [])):
         from format import SIGNALS
 
-        lines += [
-            f"  ranges of layer {k}: "
-            + ", ".join(f"{s} {r}" for s, r in zip(SIGNALS, ranges, strict=True))
-            for k, ranges in enumerate(record["ranges"])
-        ]
-    print("\n".join(lines), file=out, flush=True)
+        words = [f"{name} {noib}" for name, noib in zip(SIGNALS, ranges, strict=True)]
+        print(f"  ranges of layer {k}: {', '.join(words)}")
+    sys.stdout.flush()
 
 
-def print_result(record, run):
+def print_result(record, run, epochs):
     print(
         f"test error {record['best_test_error']:.2f} % at the lowest validation error, "
-        f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']}; trained {record['epoch']} of "
-        f"{run.config()['epochs']} epochs; run folder {run.folder}",
+        f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']}; trained "
+        f"{record['epoch']} of {epochs} epochs; run folder {run.folder}",
         flush=True,
     )
 
 
-class Progress(Watcher):
-    """Shows how far the training is, and listens to signals."""
+def open_run(a):
+    """The run folder; an existing one is checked against the arguments, or fills them in."""
+    run = RunFolder(a.out or Path("runs") / a.settings.folder_name(a.sample))
+    if a.resume and not run.exists:
+        raise RunError(f"there is no run in {run.folder} to resume")
+    if run.exists and a.settings:
+        run.check_settings(a.settings)
+    elif run.exists:
+        config = run.config()
+        a.settings = Settings(**config["settings"])
+        a.sample = a.sample or bool(config.get("sample"))
+        a.deterministic = a.deterministic or bool(config.get("deterministic"))
+    return run
+
+
+def train(a, arguments, run, signals):
+    """Train to the end, or to --stop-after; the modules that take long to import come in here."""
+    if run.exists:
+        run.lock()  # before anything that takes long
+    with signals.at_once():
+        folder = terminal.data_folder(a.data, a.sample)
+        data = datasets.load(TASKS[a.settings.task].data_set, folder, a.sample)
+    if run.exists:
+        run.check_data(data.identity)
+    try:
+        import compilation
+        from runs.follow import follow
+        from trainer import Trainer
+    except ImportError as error:  # what it needs is not installed, or there is no memory to load it
+        raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None
+
+    compilation.select_device(a.device, a.deterministic)
+    compilation.keep_programs()
+    run.lock()
+    trainer = Trainer(a.settings, data)
+    if trainer.ranges_never_move:
+        say(
+            f"an epoch has {trainer.batches_per_epoch} batches, so with RANGE_UPDATE_FREQ "
+            f"{a.settings.range_update_frequency} the ranges never move"
+        )
+    device = compilation.device_name()
+    if not run.exists:
+        options = {"sample": a.sample, "deterministic": a.deterministic}
+        run.start(["main.py", *arguments], a.settings, data.identity, device, **options)
+    elif differing := machine.difference(run.config(), machine.environment(device)):
+        say(
+            f"the run was started with other versions or on another device ({differing}); its "
+            "last bits may differ"
+        )
+    last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
+    with contextlib.closing(Progress(signals)) as progress:
+        for record in follow(run, trainer, last_epoch, progress):
+            progress.clear()
+            report(record)
+
+
+class Progress:
+    """Shows how far the training is, and listens to signals: a runs.follow.Watcher."""
 
     def __init__(self, signals):
         self.signals = signals
         self.trainer = self.bar = None
 
     def note(self, text):
-        terminal.say("main.py", text)
+        say(text)
 
     def resumed(self, trainer, last_epoch):
         self.trainer = trainer
@@ -177,7 +230,7 @@ class Progress(Watcher):
 
     def trained(self, batches):
         self.signals.check()
-        self.bar.advance(batches, self.trainer.epoch + 1)
+        self.bar.advance(batches, self.trainer.position.epoch + 1)
 
     def clear(self):
         """Make room for a report."""
@@ -188,98 +241,57 @@ class Progress(Watcher):
             self.bar.close()
 
 
-def train(a, arguments, run, signals):
-    """Train to the end, or to --stop-after; the modules that take long to import come in here."""
-    if run.exists:
-        run.lock()  # before anything that takes long
-    with signals.at_once():
-        folder = terminal.data_folder(a.data, a.sample)
-        data = load(TASKS[a.settings.task].data_set, folder, a.sample)
-    if run.exists:
-        run.check_data(data.identity)
-    try:
-        import compilation
-    except ImportError as error:  # what it needs is not installed, or there is no memory to load it
-        raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None
-
-    compilation.select_device(a.device, a.deterministic)
-    compilation.keep_programs()
-    run.lock()
-    from trainer import Trainer
-
-    progress = Progress(signals)
-    trainer = Trainer(a.settings, data)
-    if trainer.ranges_never_move:
-        progress.note(
-            f"an epoch has {trainer.batches_per_epoch} batches, so with RANGE_UPDATE_FREQ "
-            f"{a.settings.range_update_frequency} the ranges never move"
-        )
-    device = compilation.device_name()
-    if not run.exists:
-        options = {"sample": a.sample, "deterministic": a.deterministic}
-        run.start(["main.py", *arguments], a.settings, data.identity, device, **options)
-    elif differing := run.compare_environment(device):
-        progress.note(
-            f"the run was started with other versions or on another device ({differing}); "
-            "its last bits may differ"
-        )
-    last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
-    try:
-        for record in run.follow(trainer, last_epoch, progress):
-            progress.clear()
-            report(record, sys.stdout)
-    finally:
-        progress.close()
-    print_result(run.last_record, run)
-
-
 def main(arguments):
     a = parse(arguments)
     with contextlib.suppress(AttributeError):  # a folder's name may have what cannot be printed
         sys.stdout.reconfigure(errors="backslashreplace")
     # Imports and graphs are many objects and no garbage: a tenth of the time to the first batch.
     gc.set_threshold(100_000)
-    signals, run = terminal.Signals(), None
+    signals = terminal.Signals()
+    run = None
     try:
-        run = Run(a.out or Path("runs") / a.settings.folder_name(a.sample))
-        if a.resume and not run.exists:
-            return fail(f"there is no run in {run.folder} to resume")
-        if run.exists and a.settings:
-            run.check(a.settings)
-        elif run.exists:
-            config = run.config()
-            a.settings = Settings(**config["settings"])
-            a.sample = a.sample or bool(config.get("sample"))
-            a.deterministic = a.deterministic or bool(config.get("deterministic"))
-        if run.exists and (record := run.finished(a.stop_after)):
-            print_result(record, run)
-        else:
+        run = open_run(a)
+        if not (run.exists and run.finished(a.stop_after)):
             train(a, arguments, run, signals)
+        print_result(run.records()[-1], run, run.config()["epochs"])
         return 0
     except (Diverged, DeviceFailed) as error:
-        return fail(f"{error}; {run.what_is_kept()}", error.status)
+        return fail(f"{error}; {kept(run)}", error.status)
     except ProgramError as error:
         return fail(error, error.status)
     except Stopped:
-        return fail(f"interrupted; {run.what_is_kept()}", 128 + signals.received)
+        return fail(f"interrupted; {kept(run)}", 128 + signals.received)
     except BrokenPipeError:  # nothing more can be printed, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return fail(f"nobody reads the output any more; {run.what_is_kept()}", 1)
+        return fail(f"nobody reads the output any more; {kept(run)}", 1)
     except OSError as error:
-        where = f": {error.filename}" if error.filename else " (the output cannot be written)"
-        what = f"{error.strerror or error}{where}"
-        if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS):
-            return fail(
-                f"{what}; make it a file that can be written, or give another folder with --out"
-            )
-        return fail(f"{what}; {run.what_is_kept()}", 1)
+        return fail(*unwritable(error, run))
     finally:
         if run:
             run.unlock()
 
 
-def fail(message, status=2):
+def unwritable(error, run):
+    """(message, exit status) of a file that cannot be read or written."""
+    what = error.strerror or str(error)
+    what += f": {error.filename}" if error.filename else " (the output cannot be written)"
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{what}; make it a file that can be written, or give another folder with --out", 2
+    return f"{what}; {kept(run)}", 1
+
+
+def kept(run):
+    """What there is of a run that ends early."""
+    return run.what_is_kept() if run else "nothing was kept yet, the same command starts again"
+
+
+def say(message):
+    """One line for the user."""
     terminal.say("main.py", message)
+
+
+def fail(message, status=2):
+    say(message)
     return status
 
 
