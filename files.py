@@ -14,6 +14,8 @@ import numpy as np
 
 from errors import FileError
 
+Arrays = dict[str, np.ndarray]
+
 
 def write_atomically(
     path: Path, write: Callable[[IO[bytes]], object], previous: Path | None = None
@@ -68,7 +70,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray], previous: Path | Non
     write_atomically(path, lambda file: np.savez(file, **arrays), previous)
 
 
-def load_npz(path: Path, compressed: bool = False) -> dict[str, np.ndarray]:
+def load_npz(path: Path, compressed: bool = False) -> Arrays:
     """The arrays of an .npz file, their CRC-32 sums checked.
 
     No pickles, and unless asked for nothing compressed: then no more memory is taken than the

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from streams import Arrays
+from files import Arrays
 
 BEST = ("best_epoch", "best_validation_error", "best_test_error")
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from compilation import to_device
 from datasets import Part
+from files import Arrays
 from settings import Task
 
-Arrays = dict[str, np.ndarray]
 Chunk = tuple[Any, Any, np.ndarray]
 
 

@@ -21,12 +21,13 @@ from compilation import (
 )
 from datasets import Dataset
 from errors import Diverged
+from files import Arrays
 from model import Network
 from runs.records import Record, norm
 from settings import TASKS, Settings
 from snapshots import BEST, Position, Snapshot, check_arrays, check_best
 from steps import Segment, Steps, Whole, driven
-from streams import Arrays, Feed, Masks, Order, mask_source
+from streams import Feed, Masks, Order, mask_source
 
 RANGE_INITIALISATION_BITS = 31
 EVALUATION_SEGMENTS = 3  # training costs about three times as much
