@@ -18,6 +18,7 @@ from datasets import ArrayPart, Dataset
 from errors import Diverged
 from layers import DenseMaxout, Softmax
 from settings import TASKS, Settings
+from snapshots import Snapshot
 from trainer import Trainer
 
 f4 = np.float32
@@ -79,9 +80,9 @@ def data(n_train=38, n_valid=13, n_test=11, seed=0):
     return Dataset("small", part(n_train), part(n_valid), part(n_test), {})
 
 
-def make(number_format="DFXP", dataset=None, segment=3, progress=None, task="SMALL", **options):
+def make(number_format="DFXP", dataset=None, segment=3, task="SMALL", **options):
     settings = Settings(task, number_format, **(BITS | {"epochs": 3} | options))
-    return Trainer(settings, dataset or data(), segment=segment, progress=progress)
+    return Trainer(settings, dataset or data(), segment=segment)
 
 
 def without_times(record):
@@ -385,7 +386,7 @@ def test_going_on_from_a_snapshot_is_the_same_run(number_format, streams, fresh)
     """In a new object, as the program does, or in the one that has gone on meanwhile, which has more to forget."""
     options = {"streams": streams}
     whole = make(number_format, **options)
-    first = run(whole, stop_after=1)
+    first = run(whole, last_epoch=1)
     arrays, facts = whole.snapshot()
     kept, kept_facts = {name: np.array(a) for name, a in arrays.items()}, copy.deepcopy(facts)
     rest = run(whole)
@@ -396,7 +397,7 @@ def test_going_on_from_a_snapshot_is_the_same_run(number_format, streams, fresh)
     assert (end["layer1/W"] != arrays["layer1/W"]).any()
 
     again = make(number_format, **options) if fresh else whole
-    again.restore(kept, kept_facts)
+    again.restore(Snapshot(kept, kept_facts))
     assert run(again) == rest
     end_again, facts_again = again.snapshot()
     assert_same_arrays(end_again, end)
@@ -405,7 +406,7 @@ def test_going_on_from_a_snapshot_is_the_same_run(number_format, streams, fresh)
 
 def test_going_on_with_ranges_and_published_streams(followed):
     for epoch in (1, 0):
-        followed.trainer.restore(followed.program[epoch], followed.facts[epoch])
+        followed.trainer.restore(Snapshot(followed.program[epoch], followed.facts[epoch]))
         assert run(followed.trainer) == followed.records[epoch + 1 :]
         assert_same_arrays(followed.trainer.snapshot()[0], followed.program[2])
 
@@ -413,7 +414,7 @@ def test_going_on_with_ranges_and_published_streams(followed):
 # ------------------------------------------------------------------------------- streams of the published program
 
 
-def fed_run(trainer, stop_after=None):
+def fed_run(trainer, last_epoch=None):
     fed = Fed(trainer)
     trainer.error = lambda part: 50.0
     list(trainer.run(stop_after))
@@ -508,7 +509,7 @@ def test_orders_go_on_from_a_snapshot_of_a_chunked_run():
     snapshot = t.snapshot()
     orders = []
     for _ in range(2):
-        t.restore(*snapshot)
+        t.restore(snapshot)
         orders.append(fed_run(t).order)
     assert orders[0] == orders[1] and len(orders[0]) == 2 * 44
 
@@ -536,7 +537,7 @@ def test_errors_of_reading_ahead_reach_the_caller():
     t.error = lambda part: 50.0
     with pytest.raises(OSError, match="the disk is gone"):
         list(t.run())
-    assert t.epoch == 0 and set(fed.order) <= set(range(24))
+    assert t.position.epoch == 0 and set(fed.order) <= set(range(24))
 
 
 # --------------------------------------------------------------------------------------------------------- device masks
