@@ -687,7 +687,7 @@ def test_no_thread_is_left_behind(tmp_path):
         list(follow(run, trainer, 2, StopAfter(5)))
     assert threading.active_count() == threads
     run, trainer = small_run(tmp_path / "run", svhn("DFXP", epochs=2))
-    broken, whole = trainer.data.train, trainer.data.train.read
+    broken, whole = trainer.feed.examples, trainer.feed.examples.read
 
     class Broken:
         n_features = broken.n_features
@@ -700,11 +700,7 @@ def test_no_thread_is_left_behind(tmp_path):
                 raise DataError("the disk is gone")
             return whole(start, stop)
 
-    object.__setattr__(
-        trainer,
-        "data",
-        type(trainer.data)("x", Broken(), trainer.data.valid, trainer.data.test, {}),
-    )
+    trainer.feed.examples = Broken()
     with pytest.raises(DataError, match="the disk is gone"):
         list(follow(run, trainer, 2))
     assert threading.active_count() == threads

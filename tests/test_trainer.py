@@ -1,5 +1,6 @@
 """trainer.py: whole small runs through the compiled programs, and the order of what is fed to them."""
 
+import contextlib
 import copy
 from dataclasses import replace
 from functools import cache
@@ -414,10 +415,20 @@ def test_going_on_with_ranges_and_published_streams(followed):
 # ------------------------------------------------------------------------------- streams of the published program
 
 
+def without_evaluation(trainer):
+    """Let it find 50 % errors without a look at the data."""
+
+    def evaluate(part):
+        return 50.0
+        yield
+
+    trainer._evaluate = evaluate
+
+
 def fed_run(trainer, last_epoch=None):
     fed = Fed(trainer)
-    trainer.error = lambda part: 50.0
-    list(trainer.run(stop_after))
+    without_evaluation(trainer)
+    list(trainer.run(last_epoch))
     return fed
 
 
@@ -534,7 +545,7 @@ def test_errors_of_reading_ahead_reach_the_caller():
     whole = data(n_train=46)
     t = svhn(dataset=Dataset("broken", Unreadable(whole.train, error), whole.valid, whole.test, {}))
     fed = Fed(t)
-    t.error = lambda part: 50.0
+    without_evaluation(t)
     with pytest.raises(OSError, match="the disk is gone"):
         list(t.run())
     assert t.position.epoch == 0 and set(fed.order) <= set(range(24))
@@ -652,7 +663,7 @@ def test_divergence_is_named():
 def test_divergence_names_the_layer(name):
     t = make("FLP")
     Fed(t)
-    t.error = lambda part: 50.0
+    without_evaluation(t)
     spoiled = to_host(t.state)
     spoiled[name].flat[-1] = -np.inf
     t.state = to_device(spoiled)
@@ -663,14 +674,18 @@ def test_divergence_names_the_layer(name):
         list(t.run())
 
 
-def test_progress_is_reported_segment_by_segment():
-    seen = []
-    t = make("FXP", progress=seen.append, epochs=1, segment=3)
-    fed_run(t)
+def test_the_state_is_whole_after_each_segment():
+    t = make("FXP", epochs=1, segment=3)
+    fed = Fed(t)
+    without_evaluation(t)
+    answer, seen, steps = None, [], t.steps()
+    with contextlib.suppress(StopIteration):
+        while True:
+            step = steps.send(answer)
+            answer = fed(*step.arguments) if isinstance(step, Segment) else None
+            seen += [step.batches] if isinstance(step, Whole) else []
     assert seen == [3, 3, 1]  # no evaluation in it
 
 
 def test_reading_ahead_of_nothing_ends():
-    from trainer import Trainer
-
-    assert list(Trainer._read_ahead(None, iter([]))) == []
+    assert list(svhn().feed._read_ahead(iter([]), 3)) == []
