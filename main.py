@@ -147,7 +147,9 @@ def report(record):
     sys.stdout.flush()
 
 
-def print_result(record, run, epochs):
+def print_result(run):
+    record = run.records()[-1]
+    epochs = run.config()["epochs"]
     print(
         f"test error {record['best_test_error']:.2f} % at the lowest validation error, "
         f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']}; trained "
@@ -253,7 +255,7 @@ def main(arguments):
         run = open_run(a)
         if not (run.exists and run.finished(a.stop_after)):
             train(a, arguments, run, signals)
-        print_result(run.records()[-1], run, run.config()["epochs"])
+        print_result(run)
         return 0
     except (Diverged, DeviceFailed) as error:
         return fail(f"{error}; {kept(run)}", error.status)

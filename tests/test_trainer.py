@@ -20,6 +20,7 @@ from errors import Diverged
 from layers import DenseMaxout, Softmax
 from settings import TASKS, Settings
 from snapshots import Snapshot
+from steps import Segment, Whole
 from trainer import Trainer
 
 f4 = np.float32
@@ -646,8 +647,8 @@ def test_divergence_is_named():
     ) as raised:
         list(t.run())
     assert (
-        t.epoch >= 0
-        and f"epoch {t.epoch + 1}, " in str(raised.value)
+        t.position.epoch >= 0
+        and f"epoch {t.position.epoch + 1}, " in str(raised.value)
         and "\n" not in str(raised.value)
     )
     bad = {
