@@ -95,8 +95,9 @@ def load_npz(path: Path, compressed: bool = False) -> Arrays:
                     content = np.frombuffer(
                         file.read(), dtype
                     )  # its end is where the sum is checked
-                order = "F" if fortran else "C"
-                arrays[member.filename.removesuffix(".npy")] = content.reshape(shape, order=order)
+                if fortran:
+                    content = content.reshape(shape[::-1]).T
+                arrays[member.filename.removesuffix(".npy")] = content.reshape(shape)
     except Exception as error:  # whatever the parsers of zip files, headers and numbers raise
         raise FileError(f"{path} cannot be read ({type(error).__name__}: {error})") from None
     return arrays

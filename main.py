@@ -17,119 +17,32 @@ if (
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, lambda received, frame: os._exit(128 + received))
 
+import argparse
 import contextlib
 import errno
 import gc
 from pathlib import Path
+from typing import Any
 
 import datasets
 import terminal
+from arguments import parse
 from errors import (
     DeviceFailed,
     Diverged,
     MissingPackage,
     ProgramError,
     RunError,
-    SettingsError,
     Stopped,
 )
 from runs import machine
 from runs.folder import RunFolder
-from settings import EPOCHS, FORMAT_ARGUMENTS, NUMBERS, SEED, SEEDS, STREAMS, TASKS, Settings
-
-EPILOG = """On real MNIST the published results are 1.05 % (PI_MNIST FLP), 1.10 % (HFLP), 1.39 % (FXP 5 19 19) and
-1.28 % (DFXP 5 9 11 100 0.0001 2) test error. The same command again resumes an unfinished run, or prints the result of a
-finished one."""
+from runs.records import Record
+from runs.watcher import Watcher
+from settings import TASKS, Settings
 
 
-def parser():
-    """The command line."""
-    result = terminal.Parser("main.py", __doc__, epilog=EPILOG)
-    result.add_argument("TASK", nargs="?", help=", ".join(TASKS))
-    formats = ", ".join(f"{name} ({a.about})" for name, a in FORMAT_ARGUMENTS.items())
-    needs = ", ".join(f"{name} {a.needs or 'none'}" for name, a in FORMAT_ARGUMENTS.items())
-    result.add_argument(
-        "FORMAT",
-        nargs="?",
-        help=f"{formats}. Of the following arguments it needs the first so many: {needs}; the "
-        "others are ignored",
-    )
-    for k, number in enumerate(NUMBERS):
-        users = ", ".join(name for name, a in FORMAT_ARGUMENTS.items() if a.needs > k)
-        limits = f"{number.low}..{number.high}"
-        text = f"{users}: {number.help} ({limits})".replace("%", "%%")
-        result.add_argument(number.argument, nargs="?", help=text)
-    result.add_argument(
-        "--epochs",
-        type=terminal.number(EPOCHS),
-        metavar="N",
-        help=f"train N {EPOCHS.help}; the schedules of learning rate and momentum scale with it",
-    )
-    result.add_argument(
-        "--stop-after",
-        type=terminal.whole(0, 10**6),
-        metavar="K",
-        help="stop after epoch K of an unchanged schedule",
-    )
-    result.add_argument(
-        "--seed",
-        type=terminal.number(SEEDS),
-        metavar="S",
-        help=f"{SEEDS.help} (default {SEED}, the published one)",
-    )
-    terminal.add_data_options(result)
-    result.add_argument(
-        "--out",
-        type=terminal.folder,
-        metavar="DIR",
-        help="run folder (default: runs/ and a name made of the arguments)",
-    )
-    result.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with the run in --out, which must be there; TASK and what follows may be left out",
-    )
-    terminal.add_device_options(result)
-    result.add_argument(
-        "--streams",
-        choices=STREAMS,
-        help="where dropout masks come from: the device's generator (default), or the published NumPy "
-        "streams, which follow the original program's trajectory",
-    )
-    return result
-
-
-def parse(arguments):
-    """Command line -> argparse.Namespace with `settings`, a Settings; None if the run has them."""
-    command = parser()
-    a = command.parse_intermixed_args(arguments)
-    if a.resume and a.TASK is None:
-        if a.out is None:
-            command.error("--resume without TASK needs the run folder, --out DIR")
-        chosen = [name for name in ("epochs", "seed", "streams") if getattr(a, name) is not None]
-        if chosen:
-            options = " and ".join(f"--{name}" for name in chosen)
-            command.error(
-                f"--resume without TASK takes everything from the run; leave {options} out"
-            )
-        a.settings = None
-        return a
-    if a.TASK is None or a.FORMAT is None:
-        command.error("TASK and FORMAT are missing" if a.TASK is None else "FORMAT is missing")
-    given = [getattr(a, n.argument) for n in NUMBERS if getattr(a, n.argument) is not None]
-    seed = SEED if a.seed is None else a.seed
-    try:
-        a.settings = Settings.parse(
-            a.TASK, a.FORMAT, given, epochs=a.epochs, seed=seed, streams=a.streams or STREAMS[0]
-        )
-    except SettingsError as error:
-        command.error(error)
-    if ignored := given[FORMAT_ARGUMENTS[a.FORMAT].needs :]:
-        say(f"{a.FORMAT} ignores {' '.join(ignored)}")
-    return a
-
-
-def report(record):
+def report(record: Record) -> None:
     """What is printed after each epoch."""
     print(f"epoch {record['epoch']}:")
     print(f"  learning rate {record['LR']:g}")
@@ -147,7 +60,7 @@ def report(record):
     sys.stdout.flush()
 
 
-def print_result(run):
+def print_result(run: RunFolder) -> None:
     record = run.records()[-1]
     epochs = run.config()["epochs"]
     print(
@@ -158,7 +71,7 @@ def print_result(run):
     )
 
 
-def open_run(a):
+def open_run(a: argparse.Namespace) -> RunFolder:
     """The run folder; an existing one is checked against the arguments, or fills them in."""
     run = RunFolder(a.out or Path("runs") / a.settings.folder_name(a.sample))
     if a.resume and not run.exists:
@@ -173,7 +86,9 @@ def open_run(a):
     return run
 
 
-def train(a, arguments, run, signals):
+def train(
+    a: argparse.Namespace, arguments: list[str], run: RunFolder, signals: terminal.Signals
+) -> None:
     """Train to the end, or to --stop-after; the modules that take long to import come in here."""
     if run.exists:
         run.lock()  # before anything that takes long
@@ -208,43 +123,35 @@ def train(a, arguments, run, signals):
             "last bits may differ"
         )
     last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
-    with contextlib.closing(Progress(signals)) as progress:
+    progress = Progress(signals)
+    with contextlib.closing(progress.bar) as bar:
         for record in follow(run, trainer, last_epoch, progress):
-            progress.clear()
+            bar.clear()
             report(record)
 
 
-class Progress:
-    """Shows how far the training is, and listens to signals: a runs.follow.Watcher."""
+class Progress(Watcher):
+    """Shows how far the training is, and listens to signals."""
 
-    def __init__(self, signals):
+    def __init__(self, signals: terminal.Signals) -> None:
         self.signals = signals
-        self.trainer = self.bar = None
+        self.bar = terminal.Bar()
+        self.trainer: Any = None
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         say(text)
 
-    def resumed(self, trainer, last_epoch):
+    def resumed(self, trainer: Any, last_epoch: int) -> None:
         self.trainer = trainer
-        self.bar = terminal.Bar(
-            trainer.batches_until(last_epoch), trainer.batches_done, trainer.batch_size
-        )
+        self.bar.open(trainer.batches_until(last_epoch), trainer.batches_done, trainer.batch_size)
 
-    def trained(self, batches):
+    def trained(self, batches: int) -> None:
         self.signals.check()
         self.bar.advance(batches, self.trainer.position.epoch + 1)
 
-    def clear(self):
-        """Make room for a report."""
-        self.bar.clear()
 
-    def close(self):
-        if self.bar is not None:
-            self.bar.close()
-
-
-def main(arguments):
-    a = parse(arguments)
+def main(arguments: list[str]) -> int:
+    a = parse(arguments, __doc__)
     with contextlib.suppress(AttributeError):  # a folder's name may have what cannot be printed
         sys.stdout.reconfigure(errors="backslashreplace")
     # Imports and graphs are many objects and no garbage: a tenth of the time to the first batch.
@@ -262,7 +169,7 @@ def main(arguments):
     except ProgramError as error:
         return fail(error, error.status)
     except Stopped:
-        return fail(f"interrupted; {kept(run)}", 128 + signals.received)
+        return fail(f"interrupted; {kept(run)}", 128 + (signals.received or 0))
     except BrokenPipeError:  # nothing more can be printed, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return fail(f"nobody reads the output any more; {kept(run)}", 1)
@@ -273,7 +180,7 @@ def main(arguments):
             run.unlock()
 
 
-def unwritable(error, run):
+def unwritable(error: OSError, run: RunFolder | None) -> tuple[str, int]:
     """(message, exit status) of a file that cannot be read or written."""
     what = error.strerror or str(error)
     what += f": {error.filename}" if error.filename else " (the output cannot be written)"
@@ -282,17 +189,17 @@ def unwritable(error, run):
     return f"{what}; {kept(run)}", 1
 
 
-def kept(run):
+def kept(run: RunFolder | None) -> str:
     """What there is of a run that ends early."""
     return run.what_is_kept() if run else "nothing was kept yet, the same command starts again"
 
 
-def say(message):
+def say(message: object) -> None:
     """One line for the user."""
     terminal.say("main.py", message)
 
 
-def fail(message, status=2):
+def fail(message: object, status: int = 2) -> int:
     say(message)
     return status
 

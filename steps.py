@@ -41,3 +41,12 @@ def driven(steps: Steps, program: Callable[..., Any]) -> Iterator[Record]:
                     answer = program(*step.arguments)
             elif isinstance(step, dict):
                 yield step
+
+
+def result(pieces: Generator[Whole, None, float]) -> float:
+    """What a generator returns at its end."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value

@@ -153,7 +153,7 @@ class Feed:
         self.per_chunk = task.chunk_batches
         self.batch_size = batch_size
         self.batches = len(examples) // batch_size
-        self._on_device = on_device
+        self.on_device = on_device
 
     def chunks(self, shuffled: bool, skip: int) -> Iterator[Chunk]:
         """One pass, in pieces: (x, t, rows), the rows of x and t that make up each batch.
@@ -171,9 +171,9 @@ class Feed:
             self.order.shuffle_examples()
         rows = self.order.examples if shuffled else np.arange(len(self.examples))
         rows = rows[: self.batches * self.batch_size].astype("int32")
-        if "train" not in self._on_device:
-            self._on_device["train"] = to_device(self.examples.read(0, len(self.examples)))
-        x, t = self._on_device["train"]
+        if "train" not in self.on_device:
+            self.on_device["train"] = to_device(self.examples.read(0, len(self.examples)))
+        x, t = self.on_device["train"]
         return x, t, rows.reshape(-1, self.batch_size)[skip:]
 
     def _read_ahead(
@@ -208,4 +208,4 @@ def unpack(rng: np.random.RandomState, packed: np.ndarray) -> None:
     position = int(packed[-1])
     if position > len(words):  # it would be read beyond its words
         raise ValueError(f"a random stream is at word {position} of {len(words)}")
-    rng.set_state(("MT19937", words, position))
+    rng.set_state(("MT19937", words, position, 0, 0.0))

@@ -4,7 +4,7 @@ Source: docs/published_program.md, "Overflow statistics" to "Random streams".
 """
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,12 +21,13 @@ from compilation import (
 )
 from datasets import Dataset
 from errors import Diverged
+from evaluation import Evaluation
 from files import Arrays
 from model import Network
 from runs.records import Record, norm
 from settings import TASKS, Settings
 from snapshots import BEST, Position, Snapshot, check_arrays, check_best
-from steps import Segment, Steps, Whole, driven
+from steps import Segment, Steps, Whole, driven, result
 from streams import Feed, Masks, Order, mask_source
 
 RANGE_INITIALISATION_BITS = 31
@@ -82,17 +83,17 @@ class Trainer:
         self._untrained: Arrays = {}  # what the range initialisation will put back
         self._before: Arrays = {}  # the order as it was before the pass that has begun
         self._clock: float | None = None  # when the epoch began, as time.perf_counter has it
+        kind = self.masks.kind
         if like is None:
-            self.training = TrainingProgram(
-                self.network, self.batch_size, self.segment, self.masks.kind
-            )
-            self.testing = TestProgram(self.network, self.batch_size)
-            self._on_device: dict[str, Any] = {}
+            self.training = TrainingProgram(self.network, self.batch_size, self.segment, kind)
+            testing = TestProgram(self.network, self.batch_size)
         else:
             self.training = like.training
-            self.testing = like.testing
-            self._on_device = like._on_device
-        self.feed = Feed(data.train, self.order, self.task, self.batch_size, self._on_device)
+            testing = like.evaluation.program
+        on_device = like.feed.on_device if like else {}
+        self.feed = Feed(data.train, self.order, self.task, self.batch_size, on_device)
+        piece = EVALUATION_SEGMENTS * self.segment
+        self.evaluation = Evaluation(testing, data, settings.prop_bits, piece, on_device)
         state = {v.name: v.get_value() for v in self.network.state}
         self.state = to_device(state | mask_state(settings.seed))
 
@@ -119,23 +120,22 @@ class Trainer:
                 yield from self._epoch(self.position.epoch + 1)
 
     def _epoch(self, epoch: int) -> Steps:
-        if self._clock is None:
-            self._clock = time.perf_counter()
+        began = time.perf_counter() if self._clock is None else self._clock
+        self._clock = began
         LR, M = self.schedule[max(epoch, 1) - 1]
         if epoch:
             bits = self.settings.prop_bits, self.settings.up_bits
             yield from self._train(LR, M, bits, shuffled=True)
         trained = time.perf_counter()
         if not self.position.initialising:
-            valid_error = yield from self._evaluate("valid")
-            test_error = yield from self._evaluate("test")
+            valid_error = yield from self.evaluation.pieces(self.state, "valid")
+            test_error = yield from self.evaluation.pieces(self.state, "test")
             self._select(epoch, valid_error, test_error)
         else:  # a range initialisation that was resumed: the untrained network is the best so far
             assert self.best is not None
             _, valid_error, test_error = (self.best[name] for name in BEST)
         if epoch == 0 and self.network.format.follows_overflow:
             yield from self._initialise_ranges()
-        began = self._clock
         self.position = Position(epoch)
         self._clock = None
         record = {"epoch": epoch, "LR": LR, "M": M}
@@ -163,25 +163,7 @@ class Trainer:
 
     def error(self, part: str) -> float:
         """Test-time error on "valid" or "test", in percent of all its examples."""
-        pieces = self._evaluate(part)
-        while True:
-            try:
-                next(pieces)
-            except StopIteration as end:
-                return end.value
-
-    def _evaluate(self, part: str) -> Generator[Whole, None, float]:
-        examples = getattr(self.data, part)
-        if part not in self._on_device:
-            self._on_device[part] = self.testing.arrange(*examples.read(0, len(examples)))
-        x, classes = self._on_device[part]
-        bits = np.int32(self.settings.prop_bits)
-        piece = EVALUATION_SEGMENTS * self.segment
-        wrong = 0
-        for first in range(0, len(x), piece):
-            yield Whole(0)
-            wrong += self.testing(self.state, bits, x, classes, first, first + piece)
-        return 100.0 * wrong / len(examples)
+        return result(self.evaluation.pieces(self.state, part))
 
     def _select(self, epoch: int, valid_error: float, test_error: float) -> None:
         if self.best is None or valid_error < self.best["best_validation_error"]:
