@@ -5,7 +5,8 @@ import textwrap
 
 import terminal
 from errors import SettingsError
-from settings import EPOCHS, FORMAT_ARGUMENTS, NUMBERS, SEED, SEEDS, STREAMS, TASKS, Settings
+from settings import EPOCHS, FORMAT_ARGUMENTS, NUMBERS, SEED, SEEDS, STREAMS, Settings
+from tasks import TASKS
 
 
 def epilog() -> str:

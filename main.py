@@ -39,7 +39,8 @@ from runs import machine
 from runs.folder import RunFolder
 from runs.records import Record
 from runs.watcher import Watcher
-from settings import TASKS, Settings
+from settings import Settings
+from tasks import TASKS
 
 
 def report(record: Record) -> None:

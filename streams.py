@@ -14,7 +14,7 @@ import numpy as np
 from compilation import to_device
 from datasets import Part
 from files import Arrays
-from settings import Task
+from tasks import Task
 
 Chunk = tuple[Any, Any, np.ndarray]
 

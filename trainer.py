@@ -25,10 +25,11 @@ from evaluation import Evaluation
 from files import Arrays
 from model import Network
 from runs.records import Record, norm
-from settings import TASKS, Settings
+from settings import Settings
 from snapshots import BEST, Position, Snapshot, check_arrays, check_best
 from steps import Segment, Steps, Whole, driven, result
 from streams import Feed, Masks, Order, mask_source
+from tasks import TASKS
 
 RANGE_INITIALISATION_BITS = 31
 EVALUATION_SEGMENTS = 3  # training costs about three times as much

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from model import Network
-from settings import TASKS
+from tasks import TASKS
 from utilities import benchmark
 
 

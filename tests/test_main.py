@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import main
 from files import load_npz
-from settings import NUMBERS, TASKS, Settings
+from settings import NUMBERS, Settings
+from tasks import TASKS
 
 GOOD = {
     "PI_MNIST FLP": {},

@@ -17,7 +17,7 @@ from compilation import to_device, to_jax
 from format import FORMATS, SIGNALS
 from model import Network
 from ops import ColumnNorm, PartialCounts
-from settings import TASKS
+from tasks import TASKS
 
 UNIT = Path(__file__).parent.parent.parent / "shared" / "reference" / "unit.npz"
 f4 = np.float32

@@ -18,9 +18,10 @@ from compilation import TrainingProgram, mask_state, to_device, to_host
 from datasets import ArrayPart, Dataset
 from errors import Diverged
 from layers import DenseMaxout, Softmax
-from settings import TASKS, Settings
+from settings import Settings
 from snapshots import Snapshot
 from steps import Segment, Whole
+from tasks import TASKS
 from trainer import Trainer
 
 f4 = np.float32
