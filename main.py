@@ -35,10 +35,10 @@ from errors import (
     RunError,
     Stopped,
 )
-from runs import machine
-from runs.folder import RunFolder
-from runs.records import Record
-from runs.watcher import Watcher
+from records import machine
+from records.folder import RunFolder
+from records.metrics import Record
+from records.watcher import Watcher
 from settings import Settings
 from tasks import TASKS
 
@@ -100,7 +100,7 @@ def train(
         run.check_data(data.identity)
     try:
         import compilation
-        from runs.follow import follow
+        from records.follow import follow
         from trainer import Trainer
     except ImportError as error:  # what it needs is not installed, or there is no memory to load it
         raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compilation import device_failures
-from runs.records import Record
+from records.metrics import Record
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from errors import Diverged
 from evaluation import Evaluation
 from files import Arrays
 from model import Network
-from runs.records import Record, norm
+from records.metrics import Record, norm
 from settings import Settings
 from snapshots import BEST, Position, Snapshot, check_arrays, check_best
 from steps import Segment, Steps, Whole, driven, result

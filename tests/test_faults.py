@@ -26,9 +26,9 @@ import datasets
 import main
 from errors import DataError, FileError, RunError, Stopped
 from files import load_npz
-from runs import machine
-from runs.folder import RunFolder
-from runs.follow import Watcher, follow
+from records import machine
+from records.folder import RunFolder
+from records.follow import Watcher, follow
 from settings import FORMAT_ARGUMENTS, TASKS
 from snapshots import Snapshot
 from steps import Segment, Whole
@@ -120,7 +120,7 @@ def test_a_run_stopped_again_and_again_keeps_all_it_did(tmp_path, monkeypatch):
     """At most three segments are trained at a time, so nothing is ever done twice."""
     run, trainer = small_run(tmp_path / "whole")
     list(follow(run, trainer, 3))
-    monkeypatch.setattr("runs.follow.CHECKPOINT_SECONDS", 1e9)
+    monkeypatch.setattr("records.follow.CHECKPOINT_SECONDS", 1e9)
     stops, done = 0, False
     while not done:
         run, trainer = small_run(tmp_path / "pieces")
@@ -204,7 +204,7 @@ def killed(line, folder, seconds, code):
 def test_kills_at_random_moments(streams, sample, tmp_path, program):
     """25 for each source of masks, with a checkpoint after every segment."""
     line = [*DFXP, "--data", sample, "--sample", "--streams", streams, "--stop-after", "150"]
-    often = "import sys, main; from runs import follow; follow.CHECKPOINT_SECONDS = 0; sys.exit(main.main(sys.argv[1:]))"
+    often = "import sys, main; from records import follow; follow.CHECKPOINT_SECONDS = 0; sys.exit(main.main(sys.argv[1:]))"
     began = time.monotonic()
     assert program(*line, "--out", "whole", cwd=tmp_path).returncode == 0
     whole, kills, rng = time.monotonic() - began, 0, random.Random(5)
@@ -235,7 +235,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "run"
     run, trainer = small_run(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runs.follow.CHECKPOINT_SECONDS", 0)
+        patch.setattr("records.follow.CHECKPOINT_SECONDS", 0)
         list(follow(run, trainer, 3))
     return folder
 

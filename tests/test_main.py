@@ -435,7 +435,7 @@ def test_killed_in_the_middle(sample, tmp_path, program):
     ]
     undisturbed = program(*line, "--out", "undisturbed", cwd=tmp_path)
     assert undisturbed.returncode == 0 and undisturbed.stderr == ""
-    often = "import sys, main; from runs import follow; follow.CHECKPOINT_SECONDS = 0; sys.exit(main.main(sys.argv[1:]))"
+    often = "import sys, main; from records import follow; follow.CHECKPOINT_SECONDS = 0; sys.exit(main.main(sys.argv[1:]))"
     victim = subprocess.Popen(
         [sys.executable, "-c", often, *map(str, line), "--out", tmp_path / "killed"],
         cwd=ROOT,

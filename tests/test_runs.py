@@ -7,7 +7,7 @@ import pytest
 
 from errors import FileError, RunError
 from files import load_npz, write_atomically
-from runs.folder import RunFolder
+from records.folder import RunFolder
 from settings import Settings
 
 SETTINGS = Settings("PI_MNIST", "FXP", 5, 9, 11)

@@ -12,11 +12,11 @@ import time
 
 import pytest
 from conftest import ROOT, assert_same_run
+from runs import Settings, load_npz
 
 import datasets
 import main
 from datasets import DataError
-from runs import Settings, load_npz
 from utilities import figures, reproduce, results, sweep
 
 WORDS = ["PI_MNIST", "FLP,DFXP", "5", "9:10", "11", "10", "0.0001", "1"]
@@ -231,6 +231,7 @@ def test_runs_that_diverge_or_are_in_use_do_not_end_the_others(
     sample, tmp_path, capsys, monkeypatch
 ):
     from runs import Run
+
     from trainer import Diverged, Trainer
 
     usual = Trainer._train

@@ -19,9 +19,9 @@ from typing import Any
 
 from errors import FileError, RunError, RunInUse
 from files import Lock, load_npz, write_atomically, write_json
-from runs import machine
-from runs.checkpoints import Checkpoints
-from runs.records import Record, check_records
+from records import machine
+from records.checkpoints import Checkpoints
+from records.metrics import Record, check_records
 from settings import Settings
 
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
