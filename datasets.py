@@ -163,13 +163,18 @@ def load(data_set, folder, sample=False):
     if data_set not in LOADERS:
         raise DataError(f"the data set {data_set!r} is none of {', '.join(LOADERS)}")
     if sample:
-        from utilities.sample_data import ensure_sample
-
-        try:
-            ensure_sample(folder, [data_set])
-        except (ValueError, OSError) as error:
-            raise DataError(f"no sample: {error}") from None
+        make_sample(data_set, folder)
     return LOADERS[data_set](folder, sample)
+
+
+def make_sample(data_set, folder):
+    """Make the generated sample of a data set, unless it is there; DataError says why not."""
+    from utilities.sample_data import ensure_sample
+
+    try:
+        ensure_sample(folder, [data_set])
+    except (ValueError, OSError) as error:
+        raise DataError(f"no sample: {error}") from None
 
 
 # ----------------------------------------------------------------------------------------------- MNIST

@@ -121,7 +121,7 @@ def test_data_error_is_always_one_line():
 
 
 def test_mnist_sample(sample):
-    data = load("PI_MNIST", sample, sample=True)
+    data = load("mnist", sample, sample=True)
     images = np.frombuffer(
         gzip.decompress((sample / f"mnist/{TRAIN_X}.gz").read_bytes())[16:], np.uint8
     )
@@ -288,10 +288,10 @@ def test_sample_asked_for_where_there_is_none(tmp_path, copy):
             load_mnist(folder, sample=True)
 
 
-@pytest.mark.parametrize("task", ["CIFAR100", "mnist", ""])
-def test_unknown_task(task, tmp_path):
-    with refused("not available"):
-        load(task, tmp_path)
+@pytest.mark.parametrize("data_set", ["CIFAR100", "MNIST", ""])
+def test_unknown_data_set(data_set, tmp_path):
+    with refused("is none of"):
+        load(data_set, tmp_path)
 
 
 # -------------------------------------------------------------------------------------------- download
@@ -668,7 +668,7 @@ def real(part):
 
 
 def test_real_mnist():
-    data = load("MNIST", real(f"mnist/{TRAIN_X}.gz"))
+    data = load("mnist", real(f"mnist/{TRAIN_X}.gz"))
     assert [len(part) for part in (data.train, data.valid, data.test)] == [50_000, 10_000, 10_000]
     assert [part.y[:5].argmax(1).tolist() for part in (data.train, data.valid, data.test)] == [
         [5, 0, 4, 1, 9],

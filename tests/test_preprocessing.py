@@ -280,7 +280,7 @@ def test_split_with_too_few_images():
 @pytest.fixture(scope="module")
 def whitened(sample):
     """The sample with its cache made."""
-    return sample, load("CIFAR10", sample, sample=True)
+    return sample, load("cifar10", sample, sample=True)
 
 
 def cache(folder):
@@ -312,7 +312,7 @@ def test_cifar10(whitened, images):
 
 def test_cache_is_used(whitened, monkeypatch, capfd):
     monkeypatch.setattr(preprocessing, "_whitened", lambda *_: pytest.fail("made again"))
-    data = load("CIFAR10", whitened[0], sample=True)
+    data = load("cifar10", whitened[0], sample=True)
     assert (
         np.array_equal(data.train.x, whitened[1].train.x) and data.identity == whitened[1].identity
     )
@@ -370,7 +370,7 @@ def test_damaged_cache_is_made_again(cheap, whitened, capfd, damage):
     folder, made = cheap
     damage(cache(folder))
     for _ in range(2):
-        data = load("CIFAR10", folder, sample=True)
+        data = load("cifar10", folder, sample=True)
         assert made == [1] and np.array_equal(data.test.x, whitened[1].test.x)
     out, err = capfd.readouterr()
     assert out == "" and len(err.splitlines()) == 1 and "damaged" in err and "made again" in err
@@ -382,12 +382,12 @@ def test_stale_cache_is_made_again_and_the_old_one_deleted(cheap, monkeypatch, c
     old = cache(folder)
     for module in (datasets, preprocessing):
         monkeypatch.setattr(module, "PREPROCESSING_VERSION", 2)
-    data = load("CIFAR10", folder, sample=True)
+    data = load("cifar10", folder, sample=True)
     assert made == [1] and data.identity["preprocessing"] == "2"
     assert cache(folder) != old and not old.exists()
     assert "another version: made again" in capfd.readouterr().err
     monkeypatch.setattr(preprocessing, "ZCA_BIAS", 0.2)
-    load("CIFAR10", folder, sample=True)
+    load("cifar10", folder, sample=True)
     assert made == [1, 1]
 
 
@@ -404,12 +404,12 @@ def test_interrupted_cache_write(cheap, monkeypatch, capfd):
 
     monkeypatch.setattr(preprocessing, "_sync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        load("CIFAR10", folder, sample=True)
+        load("cifar10", folder, sample=True)
     assert not list((folder / "cifar10").glob("*preprocessed-*"))
     left = folder / "cifar10" / ".preprocessed-0.partial"  # as a killed process leaves it
     left.mkdir()
     (left / "train.npy").write_bytes(b"half")
-    load("CIFAR10", folder, sample=True)
+    load("cifar10", folder, sample=True)
     assert made == [1, 1] and not left.exists() and cache(folder)
     assert capfd.readouterr().err.count("first use") == 2
 
@@ -422,11 +422,11 @@ def test_cache_in_a_folder_that_cannot_be_written(cheap, whitened, monkeypatch, 
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(preprocessing, "_lock", refuse)
-    data = load("CIFAR10", folder, sample=True)
+    data = load("cifar10", folder, sample=True)
     assert made == [1] and np.array_equal(data.train.x, whitened[1].train.x)
     assert "not writable" in capfd.readouterr().err
     shutil.copytree(cache(whitened[0]), folder / "cifar10" / cache(whitened[0]).name)
-    load("CIFAR10", folder, sample=True)  # nor need it be written
+    load("cifar10", folder, sample=True)  # nor need it be written
     assert made == [1]
 
 
@@ -439,7 +439,7 @@ def test_no_room_for_the_cache(cheap, monkeypatch):
 
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(DataError, match="No space left.*make room for 15 MB"):
-        load("CIFAR10", folder, sample=True)
+        load("cifar10", folder, sample=True)
     assert not list((folder / "cifar10").glob("*preprocessed-*"))
 
 
@@ -447,7 +447,7 @@ def test_damaged_pickle_is_not_hidden_by_the_cache(cheap):
     folder, made = cheap
     flip(folder / "cifar10" / "cifar-10-batches-py" / "data_batch_4", 5000)
     with pytest.raises(DataError, match="data_batch_4"):
-        load("CIFAR10", folder, sample=True)
+        load("cifar10", folder, sample=True)
     assert made == []
 
 

@@ -34,7 +34,7 @@ def sample(tmp_path_factory):
     """The sample with its HDF5 files made, by the first load."""
     folder = tmp_path_factory.mktemp("sample")
     ensure_sample(folder, ["svhn"])
-    load("SVHN", folder, sample=True)
+    load("svhn", folder, sample=True)
     return folder
 
 
@@ -80,7 +80,7 @@ def contents(folder):
 
 
 def test_sample_is_ready_on_first_use(sample):
-    data = load("SVHN", sample, sample=True)
+    data = load("svhn", sample, sample=True)
     assert data.name == "SVHN sample" and sorted(contents(sample / H5)) == sorted(FILES.values())
     for part, n in SIZES.items():
         x, y = getattr(data, part).read(0, n)
@@ -116,14 +116,14 @@ def test_content(sample, raw, part):
         )
         rows = reference_split(raw["train"][1], raw["extra"][1], (10, 5), part)
     expected = reference_lcn(reference_gcn(x[rows], 1))
-    found, y = getattr(load("SVHN", sample, sample=True), part).read(0, len(rows))
+    found, y = getattr(load("svhn", sample, sample=True), part).read(0, len(rows))
     assert np.abs(found - expected).max() < 3e-5
     assert y.argmax(1).tolist() == [labels[row] - 1 for row in rows]
 
 
 def test_digit_0_is_class_9(sample, raw):
     """Label 10 in the .mat."""
-    data = load("SVHN", sample, sample=True)
+    data = load("svhn", sample, sample=True)
     counts = [
         sum(
             getattr(data, part).read(0, n)[1].sum(0)[9] for part, n in SIZES.items() if part in some
@@ -137,7 +137,7 @@ def test_digit_0_is_class_9(sample, raw):
 
 
 def test_no_image_is_in_two_parts(sample):
-    data = load("SVHN", sample, sample=True)
+    data = load("svhn", sample, sample=True)
     x = np.concatenate([getattr(data, part).read(0, n)[0] for part, n in SIZES.items()])
     assert len(np.unique(x.round(3), axis=0)) == 1400
 
@@ -150,7 +150,7 @@ def test_file_format(sample):
                 assert array.filters.complib.startswith("blosc") and array.filters.fletcher32
             identity = json.loads(file.root.Data._v_attrs.identity)
             assert file.root.Data._v_attrs.finished == 1
-        assert identity == load("SVHN", sample, sample=True).identity
+        assert identity == load("svhn", sample, sample=True).identity
         mat = sample / "SVHN" / "format2" / "extra_32x32.mat"
         assert identity["extra_32x32.mat"] == md5(mat.read_bytes())
         assert identity["lcn_channels"] == "all" and identity["sample"] == "yes"
@@ -165,7 +165,7 @@ def test_read_gives_the_rows_asked_for(sample, monkeypatch):
         return open_file(*arguments, **more)
 
     monkeypatch.setattr(tables, "open_file", one_at_a_time)
-    part = load("SVHN", sample, sample=True).train
+    part = load("svhn", sample, sample=True).train
     x, y = part.read(0, 1050)
     ranges = [(0, 1), (124, 126), (1000, 1050), (300, 300), (7, 700)]
     with ThreadPoolExecutor(4) as threads:  # also at the same time
@@ -178,7 +178,7 @@ def test_read_gives_the_rows_asked_for(sample, monkeypatch):
 
 def test_first_channel_alone(copy, sample):
     preprocess_svhn(copy, copy / "SVHN", sample=True, channels="first")
-    first, every = load("SVHN", copy, sample=True), load("SVHN", sample, sample=True)
+    first, every = load("svhn", copy, sample=True), load("svhn", sample, sample=True)
     assert first.identity == every.identity | {"lcn_channels": "first"}
     (x, _), (expected, _) = first.test.read(0, 200), every.test.read(0, 200)
     assert np.abs(x[:, :1024] - expected[:, :1024]).max() < 1e-5
@@ -325,18 +325,18 @@ def test_damaged_file_is_named_and_made_again(official, capsys, part, damage):
     expected, path = contents(h5), h5 / FILES[part]
     DAMAGE[damage](path)
     with refused(FILES[part], "python -m utilities.svhn_preprocessing"):
-        load("SVHN", folder)
+        load("svhn", folder)
     assert svhn_preprocessing.main([]) == 0
     out, err = capsys.readouterr()
     assert err == "" and out.count(", kept") == 2
     assert contents(h5) == expected
-    load("SVHN", folder)
+    load("svhn", folder)
 
 
 def test_damage_inside_is_found_when_it_is_read(official, capsys):
     folder, h5 = official
     path, expected = h5 / FILES["train"], contents(h5)
-    data = load("SVHN", folder)
+    data = load("svhn", folder)
     data.train.read(0, 1050)
     stat = path.stat()
     flip(path, stat.st_size // 2)
@@ -351,12 +351,12 @@ def test_sample_files_that_are_damaged_or_stale_are_made_again_unasked(copy):
     expected = contents(copy / H5)
     for damage in (cut, os.unlink, claim(preprocessing="0")):
         damage(copy / H5 / FILES["valid"])
-        load("SVHN", copy, sample=True)
+        load("svhn", copy, sample=True)
         assert contents(copy / H5) == expected
 
 
 def test_file_replaced_while_it_is_in_use(copy):
-    part = load("SVHN", copy, sample=True).test
+    part = load("svhn", copy, sample=True).test
     part.read(0, 5)
     shutil.copy(part.path, copy / "new.h5")
     os.replace(copy / "new.h5", part.path)
@@ -366,29 +366,29 @@ def test_file_replaced_while_it_is_in_use(copy):
 
 def test_official_and_sample_files_are_told_apart(official, sample, monkeypatch):
     folder, h5 = official
-    assert load("SVHN", folder).name == "SVHN"
-    assert load("SVHN", folder).identity["sample"] == "no"
+    assert load("svhn", folder).name == "SVHN"
+    assert load("svhn", folder).identity["sample"] == "no"
     monkeypatch.setenv("SVHN_LOCAL_PATH", str(sample / "SVHN"))
     with refused("not made of the official files"):
-        load("SVHN", folder)
+        load("svhn", folder)
     with refused("use --sample"):
-        load("SVHN", sample)
+        load("svhn", sample)
 
 
 def test_local_path(official, monkeypatch, tmp_path):
     folder, _ = official
     shutil.rmtree(folder)
-    load("SVHN", folder)  # the HDF5 files are enough
+    load("svhn", folder)  # the HDF5 files are enough
     for value, parts in (
         (str(tmp_path / "empty"), (str(tmp_path / "empty"), "missing")),
         ("", ("SVHN_LOCAL_PATH is not set", "--sample")),
     ):
         monkeypatch.setenv("SVHN_LOCAL_PATH", value)
         with refused(*parts, "python -m utilities.svhn_preprocessing"):
-            load("SVHN", folder)
+            load("svhn", folder)
     monkeypatch.delenv("SVHN_LOCAL_PATH")
     with refused("SVHN_LOCAL_PATH is not set"):
-        load("SVHN", folder)
+        load("svhn", folder)
 
 
 def test_finished_files_need_no_mat_files(official, capsys):
@@ -407,16 +407,16 @@ def test_damaged_mat(copy, name):
     content = path.read_bytes()
     path.write_bytes(content[:-100])
     with refused(path.name, "MD5 differs"):
-        load("SVHN", copy, sample=True)
+        load("svhn", copy, sample=True)
     put(path.parent, path.name, content[:-100])  # with the sum announced
     with refused(path.name, "truncated"):
-        load("SVHN", copy, sample=True)
+        load("svhn", copy, sample=True)
     path.unlink()
-    with refused(path.name, "missing"):
-        load("SVHN", copy, sample=True)
+    with refused(path.name, "lacks"):
+        load("svhn", copy, sample=True)
     path.mkdir()
     with refused(path.name, "cannot read"):
-        load("SVHN", copy, sample=True)
+        load("svhn", copy, sample=True)
     assert not list((copy / H5).glob("*.partial")) and not list((copy / H5).glob("splitted*"))
 
 
@@ -445,7 +445,7 @@ def test_manifest(copy, change, parts):
     change(manifest)
     path.write_text(json.dumps(manifest))
     with refused(*parts):
-        load("SVHN", copy, sample=True)
+        load("svhn", copy, sample=True)
 
 
 def test_other_sizes_of_a_generated_set(copy):
@@ -455,7 +455,7 @@ def test_other_sizes_of_a_generated_set(copy):
         "split": {"train": 1190, "valid": 10, "test": 200},
     }
     path.write_text(json.dumps(manifest))
-    data = load("SVHN", copy, sample=True)
+    data = load("svhn", copy, sample=True)
     assert [len(part) for part in (data.train, data.valid, data.test)] == [1190, 10, 200]
 
 
