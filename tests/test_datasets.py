@@ -19,18 +19,13 @@ import numpy as np
 import pytest
 import scipy.io
 
-import datasets
-from datasets import (
-    ArrayPart,
-    DataError,
-    check_finite,
-    load,
-    load_mnist,
-    one_hot,
-    read_cifar10_pickles,
-    read_svhn_mat,
-)
-from utilities.sample_data import ensure_sample, gz_bytes, idx_bytes, pickle_bytes
+from datasets import ArrayPart, cifar10, load, mnist, source
+from datasets.cifar10 import read_cifar10_pickles
+from datasets.mat import read_svhn_mat
+from datasets.mnist import load_mnist
+from datasets.parts import check_finite, one_hot
+from datasets.sample import ensure_sample, gz_bytes, idx_bytes, pickle_bytes
+from errors import DataError
 
 TRAIN_X, TRAIN_Y = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST_X, TEST_Y = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
@@ -264,7 +259,7 @@ def test_manifest_that_is_none(copy, text):
 
 def test_sample_file_missing(copy, monkeypatch):
     monkeypatch.setattr(
-        datasets, "_fetch_mnist", lambda *_: pytest.fail("a sample file is never downloaded")
+        mnist, "_fetch_mnist", lambda *_: pytest.fail("a sample file is never downloaded")
     )
     (copy / "mnist" / f"{TEST_X}.gz").unlink()
     with refused(TEST_X, "missing from the generated sample"):
@@ -340,16 +335,16 @@ def closed(monkeypatch):
 def official(sample, monkeypatch):
     """Files that count as the official ones, so that a small download can succeed: name -> bytes."""
     manifest = json.loads((sample / "mnist" / "manifest.json").read_text())
-    monkeypatch.setattr(datasets, "MNIST_MD5", manifest["files"])
-    monkeypatch.setattr(datasets, "MNIST_SPLIT", manifest["split"])
+    monkeypatch.setattr(mnist, "MNIST_MD5", manifest["files"])
+    monkeypatch.setattr(mnist, "MNIST_SPLIT", manifest["split"])
     return {path.name: path.read_bytes() for path in (sample / "mnist").glob("*.gz")}
 
 
 def test_offline_is_one_line_within_seconds(closed, monkeypatch, tmp_path, capfd):
-    monkeypatch.setattr(datasets, "MNIST_MIRRORS", (closed, closed))
+    monkeypatch.setattr(mnist, "MNIST_MIRRORS", (closed, closed))
     start = time.monotonic()
     with refused(
-        *(f"{name}.gz" for name in datasets.MNIST_NAMES), str(tmp_path / "mnist"), "--sample"
+        *(f"{name}.gz" for name in mnist.MNIST_NAMES), str(tmp_path / "mnist"), "--sample"
     ):
         load_mnist(tmp_path)
     assert time.monotonic() - start < 4
@@ -358,12 +353,12 @@ def test_offline_is_one_line_within_seconds(closed, monkeypatch, tmp_path, capfd
 
 
 def test_mirror_that_never_answers(closed, monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(source, "CONNECT_SECONDS", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         monkeypatch.setattr(
-            datasets, "MNIST_MIRRORS", (f"http://127.0.0.1:{silent.getsockname()[1]}/",) * 2
+            mnist, "MNIST_MIRRORS", (f"http://127.0.0.1:{silent.getsockname()[1]}/",) * 2
         )
         start = time.monotonic()
         with refused("no mirror answered", "--sample"):
@@ -372,7 +367,7 @@ def test_mirror_that_never_answers(closed, monkeypatch, tmp_path):
 
 
 def test_name_look_up_that_hangs(closed, monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(source, "CONNECT_SECONDS", 0.5)
     over = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(20) and [])
     start = time.monotonic()
@@ -383,7 +378,7 @@ def test_name_look_up_that_hangs(closed, monkeypatch, tmp_path):
 
 
 def test_no_download_unless_allowed(monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets, "_reachable", lambda *_: pytest.fail("the network was asked"))
+    monkeypatch.setattr(source, "_reachable", lambda *_: pytest.fail("the network was asked"))
     with refused("missing", "--sample"):
         load_mnist(tmp_path, download=False)
 
@@ -394,7 +389,7 @@ def test_download_goes_from_a_wrong_file_to_the_next_mirror(
     wrong = dict(official, **{f"{TRAIN_X}.gz": b"not this"})
     del wrong[f"{TEST_Y}.gz"]
     with mirror(wrong) as (first, asked_first), mirror(official) as (second, asked_second):
-        monkeypatch.setattr(datasets, "MNIST_MIRRORS", (closed, first, second))
+        monkeypatch.setattr(mnist, "MNIST_MIRRORS", (closed, first, second))
         data = load_mnist(tmp_path)
     assert len(data.train) == 2000 and data.name == "MNIST"
     assert sorted(asked_first) == sorted(official)
@@ -408,7 +403,7 @@ def test_download_goes_from_a_wrong_file_to_the_next_mirror(
 
 def test_download_keeps_nothing_with_a_wrong_sum(closed, official, monkeypatch, tmp_path):
     with mirror(dict.fromkeys(official, b"a login page")) as (url, _):
-        monkeypatch.setattr(datasets, "MNIST_MIRRORS", (url,))
+        monkeypatch.setattr(mnist, "MNIST_MIRRORS", (url,))
         with refused("wrong MD5", *official):
             load_mnist(tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -420,7 +415,7 @@ def test_download_gets_only_what_is_missing(closed, official, monkeypatch, tmp_p
         if name != f"{TEST_X}.gz":
             (tmp_path / "mnist" / name).write_bytes(content)
     with mirror(official) as (url, asked):
-        monkeypatch.setattr(datasets, "MNIST_MIRRORS", (url,))
+        monkeypatch.setattr(mnist, "MNIST_MIRRORS", (url,))
         load_mnist(tmp_path)
     assert asked == [f"{TEST_X}.gz"]
 
@@ -429,7 +424,7 @@ def test_download_never_replaces_a_file_that_is_there(closed, official, monkeypa
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / f"{TEST_X}.gz").write_bytes(b"mine")
     with mirror(official) as (url, _):
-        monkeypatch.setattr(datasets, "MNIST_MIRRORS", (url,))
+        monkeypatch.setattr(mnist, "MNIST_MIRRORS", (url,))
         with refused(f"{TEST_X}.gz"):
             load_mnist(tmp_path)
     assert (tmp_path / "mnist" / f"{TEST_X}.gz").read_bytes() == b"mine"
@@ -438,7 +433,7 @@ def test_download_never_replaces_a_file_that_is_there(closed, official, monkeypa
 def test_download_into_what_is_no_folder(closed, official, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     with mirror(official) as (url, _):
-        monkeypatch.setattr(datasets, "MNIST_MIRRORS", (url,))
+        monkeypatch.setattr(mnist, "MNIST_MIRRORS", (url,))
         with refused("cannot write"):
             load_mnist(tmp_path / "file")
 
@@ -467,7 +462,7 @@ def test_cifar10_sample(sample):
     assert labels.shape == (1000,) and labels.dtype == test_labels.dtype == np.int64
     assert set(labels) == set(test_labels) == set(range(10))
     assert identity == {
-        name: md5((sample / CIFAR / name).read_bytes()) for name in datasets.CIFAR10_MD5
+        name: md5((sample / CIFAR / name).read_bytes()) for name in cifar10.CIFAR10_MD5
     }
     for k, found in (
         (1, x[:200]),
@@ -677,12 +672,12 @@ def test_real_mnist():
     ]  # known from every publication of MNIST
     x = np.concatenate([data.train.x, data.valid.x])
     assert x.mean(dtype=np.float64) == pytest.approx(0.1306604, abs=1e-7)
-    assert data.identity == {name: datasets.MNIST_MD5[name] for name in datasets.MNIST_NAMES}
+    assert data.identity == {name: mnist.MNIST_MD5[name] for name in mnist.MNIST_NAMES}
 
 
 def test_real_mnist_damaged_or_as_sample(tmp_path):
     folder = real(f"mnist/{TRAIN_X}.gz")
-    for name in datasets.MNIST_NAMES:
+    for name in mnist.MNIST_NAMES:
         os.makedirs(tmp_path / "mnist", exist_ok=True)
         (tmp_path / "mnist" / f"{name}.gz").symlink_to(folder / "mnist" / f"{name}.gz")
     with refused("no generated sample"):
@@ -703,4 +698,4 @@ def test_real_cifar10():
     assert x.reshape(-1, 3, 1024).mean((0, 2)) == pytest.approx(
         [125.307, 122.950, 113.865], abs=1e-3
     )
-    assert identity == datasets.CIFAR10_MD5
+    assert identity == cifar10.CIFAR10_MD5

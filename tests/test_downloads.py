@@ -13,11 +13,13 @@ import time
 import pytest
 from test_datasets import md5, refused
 
-import datasets
-import downloads
-from datasets import DataError, fetch_svhn, load_cifar10, svhn_sources
-from downloads import DownloadError, download, file_md5, reachable, unpack
-from utilities.sample_data import ensure_sample
+from datasets import cifar10, downloads, source, svhn
+from datasets.cifar10 import load_cifar10
+from datasets.downloads import download, reachable, unpack
+from datasets.sample import ensure_sample
+from datasets.svhn import fetch_svhn, svhn_sources
+from errors import DataError, DownloadError
+from files import file_md5
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 
@@ -332,10 +334,10 @@ def sample(tmp_path_factory):
 
 
 @pytest.fixture
-def cifar10(sample, monkeypatch, serve):
+def official(sample, monkeypatch, serve):
     """The sample as if it were the official data on a server: (Server, pickles: name -> bytes)."""
     folder = sample / "cifar10" / "cifar-10-batches-py"
-    pickles = {name: (folder / name).read_bytes() for name in datasets.CIFAR10_MD5}
+    pickles = {name: (folder / name).read_bytes() for name in cifar10.CIFAR10_MD5}
     archive = tar_gz(
         [
             (f"cifar-10-batches-py/{name}", content)
@@ -347,14 +349,14 @@ def cifar10(sample, monkeypatch, serve):
         ]
     )
     url, state = serve({"cifar-10-python.tar.gz": archive})
-    monkeypatch.setattr(datasets, "CIFAR10_MIRRORS", (url,))
-    monkeypatch.setattr(datasets, "CIFAR10_ARCHIVE", {"cifar-10-python.tar.gz": md5(archive)})
+    monkeypatch.setattr(cifar10, "CIFAR10_MIRRORS", (url,))
+    monkeypatch.setattr(cifar10, "CIFAR10_ARCHIVE", {"cifar-10-python.tar.gz": md5(archive)})
     monkeypatch.setattr(
-        datasets, "CIFAR10_MD5", {name: md5(content) for name, content in pickles.items()}
+        cifar10, "CIFAR10_MD5", {name: md5(content) for name, content in pickles.items()}
     )
-    monkeypatch.setattr(datasets, "CIFAR10_SPLIT", {"train": 900, "valid": 100, "test": 200})
+    monkeypatch.setattr(cifar10, "CIFAR10_SPLIT", {"train": 900, "valid": 100, "test": 200})
     monkeypatch.setattr(
-        "preprocessing.whiten_cifar10", lambda folder, x, test_x, identity: (x, test_x)
+        "datasets.cifar10.whiten_cifar10", lambda folder, x, test_x, identity: (x, test_x)
     )
     return state, pickles
 
@@ -363,8 +365,8 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_cifar10_is_downloaded_unpacked_and_tidied(cifar10, tmp_path):
-    state, pickles = cifar10
+def test_cifar10_is_downloaded_unpacked_and_tidied(official, tmp_path):
+    state, pickles = official
     state.drop = [100_000]
     data = load_cifar10(tmp_path)
     assert len(data.train) == 900 and data.name == "CIFAR10" and len(state.asked) == 2
@@ -376,8 +378,8 @@ def test_cifar10_is_downloaded_unpacked_and_tidied(cifar10, tmp_path):
     assert len(state.asked) == 3
 
 
-def test_cifar10_archive_that_is_there_is_unpacked_and_kept(cifar10, tmp_path):
-    state, pickles = cifar10
+def test_cifar10_archive_that_is_there_is_unpacked_and_kept(official, tmp_path):
+    state, pickles = official
     archive = tmp_path / "cifar10" / "cifar-10-python.tar.gz"
     archive.parent.mkdir()
     archive.write_bytes(b"half")
@@ -391,21 +393,21 @@ def test_cifar10_archive_that_is_there_is_unpacked_and_kept(cifar10, tmp_path):
 
 
 def test_cifar10_offline(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(datasets, "CIFAR10_MIRRORS", ("http://127.0.0.1:1/",))
+    monkeypatch.setattr(cifar10, "CIFAR10_MIRRORS", ("http://127.0.0.1:1/",))
     start = time.monotonic()
     with refused(
         "cifar-10-python.tar.gz", str(tmp_path / "cifar10"), "no mirror answered", "--sample"
     ):
         load_cifar10(tmp_path)
     assert time.monotonic() - start < 4 and capfd.readouterr() == ("", "")
-    monkeypatch.setattr(datasets, "_reachable", lambda *_: pytest.fail("the network was asked"))
+    monkeypatch.setattr(source, "_reachable", lambda *_: pytest.fail("the network was asked"))
     with refused("no download was tried"):
         load_cifar10(tmp_path, download=False)
     assert not contents(tmp_path)
 
 
-def test_cifar10_pickles_that_are_there_are_never_replaced(cifar10, tmp_path):
-    state, pickles = cifar10
+def test_cifar10_pickles_that_are_there_are_never_replaced(official, tmp_path):
+    state, pickles = official
     folder = tmp_path / "cifar10" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     (folder / "test_batch").write_bytes(b"mine")
@@ -414,7 +416,7 @@ def test_cifar10_pickles_that_are_there_are_never_replaced(cifar10, tmp_path):
     assert (folder / "test_batch").read_bytes() == b"mine"
 
 
-def test_cifar10_where_nothing_can_be_written(cifar10, tmp_path):
+def test_cifar10_where_nothing_can_be_written(official, tmp_path):
     (tmp_path / "cifar10").touch()
     with refused("cannot write"):
         load_cifar10(tmp_path)
@@ -426,26 +428,24 @@ def test_cifar10_where_nothing_can_be_written(cifar10, tmp_path):
 def test_svhn_gets_what_is_missing(sample, serve, monkeypatch, tmp_path):
     mats = {path.name: path.read_bytes() for path in (sample / "SVHN" / "format2").glob("*.mat")}
     url, state = serve(mats)
-    monkeypatch.setattr(datasets, "SVHN_MIRRORS", (url,))
-    monkeypatch.setattr(
-        datasets, "SVHN_MD5", {name: md5(content) for name, content in mats.items()}
-    )
-    source = svhn_sources(tmp_path)
-    fetch_svhn(source, ["train", "extra"])
+    monkeypatch.setattr(svhn, "SVHN_MIRRORS", (url,))
+    monkeypatch.setattr(svhn, "SVHN_MD5", {name: md5(content) for name, content in mats.items()})
+    found = svhn_sources(tmp_path)
+    fetch_svhn(found, ["train", "extra"])
     assert contents(tmp_path) == {
         name: mats[name] for name in ("train_32x32.mat", "extra_32x32.mat")
     }
     state.drop = [50_000]
-    fetch_svhn(source, ["train", "test"])
+    fetch_svhn(found, ["train", "test"])
     assert contents(tmp_path) == mats and len(state.asked) == 4
     (tmp_path / "SVHN" / "format2" / "test_32x32.mat").unlink()
     state.files["test_32x32.mat"] = b"another"
     with refused("test_32x32.mat missing", "wrong MD5", str(tmp_path)):
-        fetch_svhn(source, ["test"])
+        fetch_svhn(found, ["test"])
 
 
 def test_svhn_offline(monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets, "SVHN_MIRRORS", ("http://127.0.0.1:1/",))
+    monkeypatch.setattr(svhn, "SVHN_MIRRORS", ("http://127.0.0.1:1/",))
     start = time.monotonic()
     with refused(
         "extra_32x32.mat", str(tmp_path / "SVHN" / "format2"), "no mirror answered", "--sample"
@@ -455,7 +455,7 @@ def test_svhn_offline(monkeypatch, tmp_path):
 
 
 def test_sample_is_never_downloaded(sample, monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets, "_reachable", lambda *_: pytest.fail("the network was asked"))
+    monkeypatch.setattr(source, "_reachable", lambda *_: pytest.fail("the network was asked"))
     folder = tmp_path / "SVHN" / "format2"
     folder.mkdir(parents=True)
     manifest = json.loads((sample / "SVHN" / "format2" / "manifest.json").read_text())
@@ -467,8 +467,8 @@ def test_sample_is_never_downloaded(sample, monkeypatch, tmp_path):
 
 
 def test_official_addresses():
-    assert datasets.CIFAR10_MIRRORS[0] + next(iter(datasets.CIFAR10_ARCHIVE)) == (
+    assert cifar10.CIFAR10_MIRRORS[0] + next(iter(cifar10.CIFAR10_ARCHIVE)) == (
         "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     )
-    assert datasets.SVHN_MIRRORS == ("http://ufldl.stanford.edu/housenumbers/",)
-    assert set(datasets.SVHN_MD5) == {f"{name}_32x32.mat" for name in ("train", "test", "extra")}
+    assert svhn.SVHN_MIRRORS == ("http://ufldl.stanford.edu/housenumbers/",)
+    assert set(svhn.SVHN_MD5) == {f"{name}_32x32.mat" for name in ("train", "test", "extra")}

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-import datasets
-import preprocessing
-from datasets import DataError, load, read_cifar10_pickles
-from preprocessing import ZCA, global_contrast_normalize, local_contrast_normalize, split_svhn
+from datasets import array_cache, cifar10, contrast, load, source
+from datasets.cifar10 import read_cifar10_pickles
+from datasets.contrast import ZCA, global_contrast_normalize, local_contrast_normalize
+from datasets.sample import ensure_sample
+from datasets.svhn import split_svhn
+from errors import DataError
 from utilities import cifar10_preprocessing
-from utilities.sample_data import ensure_sample
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def check_zca(x, n=700):
 
 @pytest.mark.parametrize("block", [10**6, 700, 333])
 def test_zca(images, monkeypatch, block):
-    monkeypatch.setattr(preprocessing, "BLOCK", block)
+    monkeypatch.setattr(contrast, "BLOCK", block)
     check_zca(global_contrast_normalize(images, 55))
 
 
@@ -311,7 +312,7 @@ def test_cifar10(whitened, images):
 
 
 def test_cache_is_used(whitened, monkeypatch, capfd):
-    monkeypatch.setattr(preprocessing, "_whitened", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(cifar10, "_whitened", lambda *_: pytest.fail("made again"))
     data = load("cifar10", whitened[0], sample=True)
     assert (
         np.array_equal(data.train.x, whitened[1].train.x) and data.identity == whitened[1].identity
@@ -325,7 +326,7 @@ def cheap(whitened, tmp_path, monkeypatch):
     folder, made = shutil.copytree(whitened[0], tmp_path / "copy"), []
     content = whitened[1]
     train, test = np.concatenate([content.train.x, content.valid.x]), content.test.x
-    monkeypatch.setattr(preprocessing, "_whitened", lambda *_: made.append(1) or [train, test])
+    monkeypatch.setattr(cifar10, "_whitened", lambda *_: made.append(1) or [train, test])
     return folder, made
 
 
@@ -380,13 +381,12 @@ def test_damaged_cache_is_made_again(cheap, whitened, capfd, damage):
 def test_stale_cache_is_made_again_and_the_old_one_deleted(cheap, monkeypatch, capfd):
     folder, made = cheap
     old = cache(folder)
-    for module in (datasets, preprocessing):
-        monkeypatch.setattr(module, "PREPROCESSING_VERSION", 2)
+    monkeypatch.setattr(cifar10, "PREPROCESSING_VERSION", 2)
     data = load("cifar10", folder, sample=True)
     assert made == [1] and data.identity["preprocessing"] == "2"
     assert cache(folder) != old and not old.exists()
     assert "another version: made again" in capfd.readouterr().err
-    monkeypatch.setattr(preprocessing, "ZCA_BIAS", 0.2)
+    monkeypatch.setattr(cifar10, "ZCA_BIAS", 0.2)
     load("cifar10", folder, sample=True)
     assert made == [1, 1]
 
@@ -394,7 +394,7 @@ def test_stale_cache_is_made_again_and_the_old_one_deleted(cheap, monkeypatch, c
 def test_interrupted_cache_write(cheap, monkeypatch, capfd):
     folder, made = cheap
     shutil.rmtree(cache(folder))
-    sync, calls = preprocessing._sync, []
+    sync, calls = array_cache._sync, []
 
     def interrupt(file):
         calls.append(file)
@@ -402,7 +402,7 @@ def test_interrupted_cache_write(cheap, monkeypatch, capfd):
             raise KeyboardInterrupt
         sync(file)
 
-    monkeypatch.setattr(preprocessing, "_sync", interrupt)
+    monkeypatch.setattr(array_cache, "_sync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         load("cifar10", folder, sample=True)
     assert not list((folder / "cifar10").glob("*preprocessed-*"))
@@ -421,7 +421,7 @@ def test_cache_in_a_folder_that_cannot_be_written(cheap, whitened, monkeypatch, 
     def refuse(path):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(preprocessing, "_lock", refuse)
+    monkeypatch.setattr(cifar10, "_lock", refuse)
     data = load("cifar10", folder, sample=True)
     assert made == [1] and np.array_equal(data.train.x, whitened[1].train.x)
     assert "not writable" in capfd.readouterr().err
@@ -458,7 +458,7 @@ def test_program(cheap, capsys, monkeypatch):
     folder, made = cheap
     assert cifar10_preprocessing.main(["--sample", "--data", str(folder)]) == 0
     assert "900 train, 100 valid, 200 test" in capsys.readouterr().out and made == []
-    monkeypatch.setattr(datasets, "_reachable", lambda *_: [])
+    monkeypatch.setattr(source, "_reachable", lambda *_: [])
     monkeypatch.setenv("PYLEARN2_DATA_PATH", str(folder / "nothing"))
     for arguments, part in (
         ([], "cifar-10-python.tar.gz missing"),

@@ -14,9 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets import load_mnist, read_cifar10_pickles, read_svhn_mat
+from datasets import sample as samples
+from datasets.cifar10 import read_cifar10_pickles
+from datasets.digits import draw
+from datasets.mat import read_svhn_mat
+from datasets.mnist import load_mnist
+from datasets.sample import ensure_sample, gz_bytes, idx_bytes, pickle_bytes
 from utilities import sample_data
-from utilities.sample_data import draw, ensure_sample, gz_bytes, idx_bytes, pickle_bytes
 
 FOLDERS = {"mnist": "mnist", "cifar10": "cifar10/cifar-10-batches-py", "svhn": "SVHN/format2"}
 
@@ -189,14 +193,14 @@ def test_failure_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_somebody_else_being_faster_is_no_error(tmp_path, monkeypatch):
-    make = sample_data.SETS["mnist"][1]
+    make = samples.SETS["mnist"][1]
 
     def slow(rng):
-        monkeypatch.setitem(sample_data.SETS, "mnist", ("mnist", make))
+        monkeypatch.setitem(samples.SETS, "mnist", ("mnist", make))
         ensure_sample(tmp_path, ["mnist"])  # the other process
         return make(rng)
 
-    monkeypatch.setitem(sample_data.SETS, "mnist", ("mnist", slow))
+    monkeypatch.setitem(samples.SETS, "mnist", ("mnist", slow))
     ensure_sample(tmp_path, ["mnist"])
     assert len(contents(tmp_path)) == 5
 

@@ -17,12 +17,12 @@ import tables
 from test_datasets import md5, put, refused
 from test_preprocessing import flip, reference_gcn, reference_lcn, reference_split
 
-import datasets
-import preprocessing
-from datasets import HDF5Part, load, read_svhn_mat
-from preprocessing import preprocess_svhn
+from datasets import load, source, svhn
+from datasets.hdf5 import HDF5Part
+from datasets.mat import read_svhn_mat
+from datasets.sample import ensure_sample
+from datasets.svhn import preprocess_svhn
 from utilities import svhn_preprocessing
-from utilities.sample_data import ensure_sample
 
 H5 = Path("SVHN", "h5")
 FILES = {"train": "splitted_train_32x32.h5", "valid": "valid_32x32.h5", "test": "test_32x32.h5"}
@@ -45,9 +45,9 @@ def copy(sample, tmp_path):
 
 def count_as_official(sample, monkeypatch):
     manifest = json.loads((sample / "SVHN" / "format2" / "manifest.json").read_text())
-    monkeypatch.setattr(datasets, "SVHN_MD5", manifest["files"])
-    monkeypatch.setattr(datasets, "SVHN_SPLIT", manifest["split"])
-    monkeypatch.setattr(datasets, "SVHN_VALID_PER_CLASS", manifest["valid_per_class"])
+    monkeypatch.setattr(svhn, "SVHN_MD5", manifest["files"])
+    monkeypatch.setattr(svhn, "SVHN_SPLIT", manifest["split"])
+    monkeypatch.setattr(svhn, "SVHN_VALID_PER_CLASS", manifest["valid_per_class"])
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_first_channel_alone(copy, sample):
 
 
 def test_block_size_does_not_matter(copy, sample, monkeypatch):
-    monkeypatch.setattr(preprocessing, "BLOCK", 375)
+    monkeypatch.setattr(svhn, "BLOCK", 375)
     preprocess_svhn(copy, copy / "b", sample=True)
     for name in FILES.values():
         with (
@@ -206,11 +206,11 @@ def test_block_size_does_not_matter(copy, sample, monkeypatch):
 ROOT = Path(__file__).parents[1]
 KILLED = """
 import os, signal, sys
-import preprocessing
+from datasets import svhn
 from utilities import svhn_preprocessing
-preprocessing.BLOCK = 250
+svhn.BLOCK = 250
 name, count = sys.argv[1], int(sys.argv[2])
-module = os if name == "replace" else preprocessing
+module = os if name == "replace" else svhn
 real = getattr(module, name)
 def killing(*arguments, **more):
     global count
@@ -499,7 +499,7 @@ def test_mat_reader_keeps_one_copy(sample):
 def test_program(copy, capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("SVHN_LOCAL_PATH", raising=False)
     monkeypatch.setenv("PYLEARN2_DATA_PATH", str(tmp_path / "nothing"))
-    monkeypatch.setattr(datasets, "_reachable", lambda *_: [])
+    monkeypatch.setattr(source, "_reachable", lambda *_: [])
     assert svhn_preprocessing.main(["--sample", "--data", str(copy)]) == 0
     assert capsys.readouterr().out.count("kept") == 3
     local, file = str(tmp_path / "local"), str(copy / H5 / FILES["test"])
@@ -528,7 +528,7 @@ def test_interrupted_program(copy, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(preprocessing, "one_hot", interrupt)
+    monkeypatch.setattr(svhn, "one_hot", interrupt)
     with monkeypatch.context() as inside, pytest.raises(SystemExit) as stop:
         inside.setattr(Path, "unlink", lambda *_, **__: None)
         svhn_preprocessing.main(["--sample", "--data", str(copy)])

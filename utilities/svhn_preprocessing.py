@@ -14,8 +14,8 @@ import os
 import sys
 
 from datasets import make_sample
+from datasets.svhn import preprocess_svhn
 from errors import DataError
-from preprocessing import preprocess_svhn
 from terminal import Parser, add_data_options, data_folder, folder
 
 
