@@ -1,122 +1,170 @@
-"""MNIST."""
+"""MNIST: four idx files, .gz or not, in data folder/mnist.
+
+Features are pixel/255 in float32, in file order; the last rows of the training files
+are valid. A further data set in files of the same form and names needs a Source of its
+own and calls `read`. Source: docs/published_program.md, "Data".
+"""
 
 import gzip
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from datasets.parts import CLASSES, ArrayPart, Dataset, check_finite
-from datasets.source import _fetch, _manifest, _missing_sample, _read_bytes, _remedy
+from datasets.parts import CLASSES, ArrayPart, Dataset, Labels, Pixels, check_finite
+from datasets.source import Source, read_bytes
 from errors import DataError
-from files import md5 as _md5
+from files import md5
 
-MNIST_MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+IMAGE = (28, 28)
+
+OFFICIAL = Source(
+    data_set="MNIST",
+    folder=Path("mnist"),
+    names=(  # images and labels of train and valid, images and labels of test
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ),
+    sums={  # of the published .gz files and of what they decompress to
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    split={"train": 50_000, "valid": 10_000, "test": 10_000},
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
 )
-MNIST_MD5 = {  # of the published .gz files and of what they decompress to
-    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
-MNIST_NAMES = tuple(name for name in MNIST_MD5 if not name.endswith(".gz"))
-MNIST_SPLIT = {"train": 50_000, "valid": 10_000, "test": 10_000}
 
 
-def load_mnist(folder, sample=False, download=True):
-    """MNIST: pixel/255 in float32, file order, the last rows of the train files are valid (SPEC section 12).
-
-    Parameters
-    ----------
-    folder : path of the data folder; the files are in folder/mnist
-    sample : read the generated sample that lies there instead of MNIST
-    download : fetch missing official files
+def load(folder: Path, sample: bool = False) -> Dataset:
+    """MNIST, or its sample, from a data folder.
 
     Raises
     ------
-    DataError : a file is missing and cannot be had, or is not the file it should be.
+    DataError
+        A file is missing and cannot be had, or is not the file it should be.
     """
-    folder = Path(folder) / "mnist"
-    manifest = _manifest(folder, sample)
-    sums = manifest["files"] if sample else MNIST_MD5
-    split = manifest["split"] if sample else MNIST_SPLIT
-    missing = [
-        name for name in MNIST_NAMES if not any(map(os.path.exists, _gz_and_plain(folder, name)))
-    ]
-    if missing and sample:
-        raise _missing_sample(folder, missing)
-    if missing:
-        _fetch_mnist(folder, missing, download)
-    arrays, identity = {}, {}
-    for name in MNIST_NAMES:
-        path, content = _read_idx_file(folder, name, sums, sample)
-        arrays[name], identity[name] = _parse_idx(path, content), _md5(content)
+    return read(OFFICIAL.under(folder, sample))
+
+
+def read(source: Source) -> Dataset:
+    """The data set in the idx files of a Source; missing ones are downloaded.
+
+    Raises
+    ------
+    DataError
+        As by `load`.
+    """
+    source.fetch(
+        [name for name in source.names if not any(map(os.path.exists, _ways(source, name)))],
+        suffix=".gz",
+    )
+    arrays = {}
+    identity = {}
+    for name, shape in zip(source.names, (IMAGE, (), IMAGE, ()), strict=True):
+        path, content = _content(source, name)
+        arrays[name] = parse_idx(path, content, shape)
+        identity[name] = md5(content)
     parts = {}
-    for images, labels, names in (
-        ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", ("train", "valid")),
-        ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", ("test",)),
+    for files, names in (
+        (source.names[:2], ("train", "valid")),
+        (source.names[2:], ("test",)),
     ):
-        pixels, digits = arrays[images], arrays[labels]
-        if len(pixels) != len(digits):
-            raise DataError(
-                f"{folder}: {images} has {len(pixels)} images but {labels} has {len(digits)} "
-                f"labels: {_remedy(sample)}"
-            )
-        announced = sum(split[name] for name in names)
-        if len(pixels) != announced:
-            raise DataError(
-                f"{folder}: {images} has {len(pixels)} images, not the {announced} of "
-                f"{' + '.join(names)}: {_remedy(sample)}"
-            )
+        images, labels = (arrays[name] for name in files)
+        _check_sizes(source, files, (len(images), len(labels)), names)
         start = 0
         for name in names:
-            rows = slice(start, start + split[name])
-            parts[name] = ArrayPart(pixels[rows].astype(np.float32) / np.float32(255), digits[rows])
-            check_finite(f"{folder} {name}", parts[name].x)
-            start += split[name]
-    return Dataset("MNIST sample" if sample else "MNIST", identity=identity, **parts)
+            rows = slice(start, start + source.split[name])
+            x = images[rows].astype(np.float32) / np.float32(255)
+            parts[name] = ArrayPart(x, labels[rows])
+            check_finite(f"{source.folder} {name}", x)
+            start = rows.stop
+    return Dataset(source.name, identity=identity, **parts)
 
 
-def _gz_and_plain(folder, name):
-    return folder / f"{name}.gz", folder / name
+def _check_sizes(
+    source: Source, files: Sequence[str], found: tuple[int, int], parts: Sequence[str]
+) -> None:
+    """DataError unless images and labels are as many as the parts that they hold."""
+    if found[0] != found[1]:
+        raise source.wrong(
+            f"{source.folder}: {files[0]} has {found[0]} images but {files[1]} has {found[1]} "
+            "labels"
+        )
+    announced = sum(source.split[part] for part in parts)
+    if found[0] != announced:
+        raise source.wrong(
+            f"{source.folder}: {files[0]} has {found[0]} images, not the {announced} of "
+            f"{' + '.join(parts)}"
+        )
 
 
-def _read_idx_file(folder, name, sums, sample):
-    """(path, uncompressed bytes) of an idx file whose sum is right, .gz first; DataError if none is."""
+def _ways(source: Source, name: str) -> tuple[Path, Path]:
+    """Where a file may be: compressed, or not."""
+    return source.folder / f"{name}.gz", source.folder / name
+
+
+def _content(source: Source, name: str) -> tuple[Path, bytes]:
+    """(path, uncompressed content) of a file with the right sum, .gz first."""
     wrong = None
-    for path in _gz_and_plain(folder, name):
+    for path in _ways(source, name):
         if not os.path.exists(path):
             continue
-        data = _read_bytes(path)
-        known, zipped = _md5(data) == sums.get(path.name), path.suffix == ".gz"
+        data = read_bytes(path)
         try:
-            content = gzip.decompress(data) if zipped else data
+            content = gzip.decompress(data) if path.suffix == ".gz" else data
         except (EOFError, OSError, zlib.error) as error:
             wrong = wrong or f"{path} is truncated or corrupted ({error})"
             continue
-        if known or _md5(content) == sums.get(name):  # the latter: compressed by somebody else
+        known = md5(data) == source.sums.get(path.name)
+        # the content's sum, too: somebody else may have compressed it
+        if known or md5(content) == source.sums.get(name):
             return path, content
-        other = [one for one in MNIST_NAMES if sums.get(one) == _md5(content)]
-        kind = "the sample" if sample else "the official"
-        wrong = wrong or (
-            f"{path} has the content of {other[0]}"
-            if other
-            else f"{path} is not {kind} file (its MD5 differs)"
-        )
-    raise DataError(f"{wrong}: {_remedy(sample)}")
+        wrong = wrong or f"{path} {_what_it_is(source, content)}"
+    raise source.wrong(str(wrong))
 
 
-def _parse_idx(path, content):
-    """uint8 (n, 784) of an idx3 file of 28 x 28 images, uint8 (n,) of an idx1 file of labels 0..9."""
-    shape, magic = ((28, 28), 2051) if "idx3" in path.name else ((), 2049)
+def _what_it_is(source: Source, content: bytes) -> str:
+    """What to say of a file that is another one than its name says."""
+    for other in source.names:
+        if source.sums.get(other) == md5(content):
+            return f"has the content of {other}"
+    kind = "the sample" if source.sample else "the official"
+    return f"is not {kind} file (its MD5 differs)"
+
+
+def parse_idx(path: Path, content: bytes, shape: tuple[int, ...]) -> Pixels | Labels:
+    """What an idx file of bytes holds.
+
+    Parameters
+    ----------
+    path
+        Its name in messages.
+    shape
+        That of an image; () if the file has labels.
+
+    Returns
+    -------
+    uint8 (n, features), or labels uint8 (n,)
+
+    Raises
+    ------
+    DataError
+        It is no such file, or has labels other than 0..9.
+    """
+    magic = 0x0800 + 1 + len(shape)
     header = 8 + 4 * len(shape)
     if len(content) < header or struct.unpack(">i", content[:4])[0] != magic:
         raise DataError(
@@ -134,7 +182,3 @@ def _parse_idx(path, content):
             f"{path} has the label {array.max()}; labels are 0..{CLASSES - 1}: replace it"
         )
     return array.reshape(n, -1) if shape else array
-
-
-def _fetch_mnist(folder, missing, allowed):
-    _fetch("MNIST", [f"{name}.gz" for name in missing], folder, MNIST_MIRRORS, MNIST_MD5, allowed)

@@ -1,14 +1,25 @@
-"""What is shown of long work."""
+"""What a terminal shows of work that takes long, and the blocks in which it is done."""
 
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
-def _report(line):
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """0..n-1 in slices of `size`; the last one may be shorter."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def report(line: str) -> None:
+    """A line on stderr, at once."""
     print(line, file=sys.stderr, flush=True)
 
 
-def _bar(total, title):
-    """A progress bar on stderr when that is a terminal."""
+def image_bar(total: int, title: str) -> "tqdm":
+    """A bar on stderr when that is a terminal; it counts images."""
     from tqdm import tqdm
 
     return tqdm(

@@ -1,4 +1,4 @@
-"""SVHN from .mat files to what the trainer reads: HDF5 files that are right, reproducible, and never half-made."""
+"""SVHN from .mat files to what the trainer reads: HDF5 files that are right, reproducible, whole."""
 
 import json
 import os
@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import scipy.io
 import tables
-from test_datasets import md5, put, refused
-from test_preprocessing import flip, reference_gcn, reference_lcn, reference_split
+from data_files import contents, flip_file, preprocess, put, refused, serving, set_official
+from test_contrast import reference_gcn, reference_lcn
+from test_svhn_split import reference_split
 
-from datasets import load, source, svhn
+from datasets import downloads, load, source, svhn
 from datasets.hdf5 import HDF5Part
-from datasets.mat import read_svhn_mat
-from datasets.sample import ensure_sample
-from datasets.svhn import preprocess_svhn
+from datasets.mat import read_mat
+from errors import DataError
+from files import md5
 from utilities import svhn_preprocessing
 
 H5 = Path("SVHN", "h5")
@@ -30,10 +31,10 @@ SIZES = {"train": 1050, "valid": 150, "test": 200}
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
+def sample(generated, tmp_path_factory):
     """The sample with its HDF5 files made, by the first load."""
-    folder = tmp_path_factory.mktemp("sample")
-    ensure_sample(folder, ["svhn"])
+    folder = tmp_path_factory.mktemp("svhn")
+    shutil.copytree(generated / "SVHN" / "format2", folder / "SVHN" / "format2")
     load("svhn", folder, sample=True)
     return folder
 
@@ -45,9 +46,13 @@ def copy(sample, tmp_path):
 
 def count_as_official(sample, monkeypatch):
     manifest = json.loads((sample / "SVHN" / "format2" / "manifest.json").read_text())
-    monkeypatch.setattr(svhn, "SVHN_MD5", manifest["files"])
-    monkeypatch.setattr(svhn, "SVHN_SPLIT", manifest["split"])
-    monkeypatch.setattr(svhn, "SVHN_VALID_PER_CLASS", manifest["valid_per_class"])
+    set_official(
+        monkeypatch,
+        svhn,
+        sums=manifest["files"],
+        split=manifest["split"],
+        per_class=manifest["valid_per_class"],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,7 @@ def made(sample, tmp_path_factory):
     (folder / "data" / "SVHN" / "format2" / "manifest.json").unlink()
     with pytest.MonkeyPatch.context() as monkeypatch:
         count_as_official(sample, monkeypatch)
-        preprocess_svhn(folder / "data", folder / "local")
+        preprocess(folder / "data", folder / "local")
     return folder
 
 
@@ -70,13 +75,6 @@ def official(sample, made, tmp_path, monkeypatch):
     monkeypatch.setenv("SVHN_LOCAL_PATH", str(local))
     monkeypatch.setenv("PYLEARN2_DATA_PATH", str(folder))
     return folder, local / "h5"
-
-
-def contents(folder):
-    return {name: (folder / name).read_bytes() for name in os.listdir(folder) if name != ".lock"}
-
-
-# ------------------------------------------------------------------------------------------- what is in it
 
 
 def test_sample_is_ready_on_first_use(sample):
@@ -177,13 +175,13 @@ def test_read_gives_the_rows_asked_for(sample, monkeypatch):
 
 
 def test_first_channel_alone(copy, sample):
-    preprocess_svhn(copy, copy / "SVHN", sample=True, channels="first")
+    preprocess(copy, copy / "SVHN", sample=True, channels="first")
     first, every = load("svhn", copy, sample=True), load("svhn", sample, sample=True)
     assert first.identity == every.identity | {"lcn_channels": "first"}
     (x, _), (expected, _) = first.test.read(0, 200), every.test.read(0, 200)
     assert np.abs(x[:, :1024] - expected[:, :1024]).max() < 1e-5
     # the others are as GCN left them: the whole image then has length 1, and with it the mean 0
-    pixels = read_svhn_mat(copy / "SVHN" / "format2" / "test_32x32.mat")[0]
+    pixels = read_mat(copy / "SVHN" / "format2" / "test_32x32.mat")[0]
     rows = np.arange(200)
     np.random.RandomState(322).shuffle(rows)
     assert np.abs(x[:, 1024:] - reference_gcn(pixels[rows], 1)[:, 1024:]).max() < 1e-7
@@ -191,7 +189,7 @@ def test_first_channel_alone(copy, sample):
 
 def test_block_size_does_not_matter(copy, sample, monkeypatch):
     monkeypatch.setattr(svhn, "BLOCK", 375)
-    preprocess_svhn(copy, copy / "b", sample=True)
+    preprocess(copy, copy / "b", sample=True)
     for name in FILES.values():
         with (
             tables.open_file(str(copy / "b" / "h5" / name)) as a,
@@ -201,9 +199,9 @@ def test_block_size_does_not_matter(copy, sample, monkeypatch):
             assert np.array_equal(a.root.Data.y[:], b.root.Data.y[:])
 
 
-# --------------------------------------------------------------------------- interrupted, damaged, replaced
-
 ROOT = Path(__file__).parents[1]
+
+
 KILLED = """
 import os, signal, sys
 from datasets import svhn
@@ -308,7 +306,7 @@ DAMAGE = {
     "empty": lambda path: os.truncate(path, 0),
     "no HDF5": lambda path: path.write_text("hello"),
     "gone": os.unlink,
-    "head": lambda path: flip(path, 2),
+    "head": lambda path: flip_file(path, 2),
     "unfinished": unfinish,
     "short": shorten,
     "group": rename,
@@ -339,7 +337,7 @@ def test_damage_inside_is_found_when_it_is_read(official, capsys):
     data = load("svhn", folder)
     data.train.read(0, 1050)
     stat = path.stat()
-    flip(path, stat.st_size // 2)
+    flip_file(path, stat.st_size // 2)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     with refused(str(path), "damaged", "python -m utilities.svhn_preprocessing"):
         data.train.read(0, 1050)
@@ -395,9 +393,6 @@ def test_finished_files_need_no_mat_files(official, capsys):
     folder, h5 = official
     shutil.rmtree(folder)
     assert svhn_preprocessing.main([]) == 0 and capsys.readouterr().out.count(", kept") == 3
-
-
-# ---------------------------------------------------------------------------------------- refused inputs
 
 
 @pytest.mark.parametrize("name", ["train", "test", "extra"])
@@ -463,10 +458,10 @@ def test_too_little_disk(sample, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=17 * 10**6))
     with refused("0.02 GB free", "SVHN_LOCAL_PATH"):
-        preprocess_svhn(sample, tmp_path / "local", sample=True)
+        preprocess(sample, tmp_path / "local", sample=True)
     assert contents(tmp_path / "local" / "h5") == {}
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=18 * 10**6))
-    preprocess_svhn(sample, tmp_path / "local", sample=True)
+    preprocess(sample, tmp_path / "local", sample=True)
 
 
 @pytest.mark.parametrize(
@@ -478,28 +473,14 @@ def test_disk_that_fills_up_meanwhile(sample, tmp_path, monkeypatch, error):
 
     monkeypatch.setattr(tables.CArray, "__setitem__", full)
     with refused("cannot write", "room"):
-        preprocess_svhn(sample, tmp_path / "local", sample=True)
+        preprocess(sample, tmp_path / "local", sample=True)
     assert contents(tmp_path / "local" / "h5") == {}
-
-
-def test_mat_reader_keeps_one_copy(sample):
-    path = sample / "SVHN" / "format2" / "train_32x32.mat"
-    x, _ = read_svhn_mat(path, md5(path.read_bytes()))
-    base = x
-    while isinstance(base.base, np.ndarray):
-        base = base.base
-    assert base.nbytes == x.nbytes and x.flags.c_contiguous
-    with refused("MD5 differs"):
-        read_svhn_mat(path, "0" * 32)
-
-
-# ------------------------------------------------------------------------------------------ command line
 
 
 def test_program(copy, capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("SVHN_LOCAL_PATH", raising=False)
     monkeypatch.setenv("PYLEARN2_DATA_PATH", str(tmp_path / "nothing"))
-    monkeypatch.setattr(source, "_reachable", lambda *_: [])
+    monkeypatch.setattr(source, "reachable", lambda *_: [])
     assert svhn_preprocessing.main(["--sample", "--data", str(copy)]) == 0
     assert capsys.readouterr().out.count("kept") == 3
     local, file = str(tmp_path / "local"), str(copy / H5 / FILES["test"])
@@ -539,3 +520,55 @@ def test_interrupted_program(copy, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         svhn_preprocessing.main(["--sample", "--data", str(copy)])
     assert contents(copy / H5) == {}
+
+
+def fetch(source, names):
+    source.fetch(source.missing([f"{name}_32x32.mat" for name in names]))
+
+
+def test_svhn_gets_what_is_missing(sample, monkeypatch, tmp_path):
+    mats = {path.name: path.read_bytes() for path in (sample / "SVHN" / "format2").glob("*.mat")}
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(downloads, "RETRY_SECONDS", 0)
+    with serving(mats) as (url, state):
+        sums = {name: md5(content) for name, content in mats.items()}
+        set_official(monkeypatch, svhn, sums=sums, mirrors=(url,))
+        found = svhn.OFFICIAL.under(tmp_path)
+        fetch(found, ["train", "extra"])
+        assert contents(found.folder) == {
+            name: mats[name] for name in ("train_32x32.mat", "extra_32x32.mat")
+        }
+        state.drop = [50_000]
+        fetch(found, ["train", "test"])
+        assert contents(found.folder) == mats and len(state.asked) == 4
+        (tmp_path / "SVHN" / "format2" / "test_32x32.mat").unlink()
+        state.files["test_32x32.mat"] = b"another"
+        with refused("test_32x32.mat missing", "wrong MD5", str(tmp_path)):
+            fetch(found, ["test"])
+
+
+def test_svhn_offline(monkeypatch, tmp_path):
+    set_official(monkeypatch, svhn, mirrors=("http://127.0.0.1:1/",))
+    start = time.monotonic()
+    with refused(
+        "extra_32x32.mat", str(tmp_path / "SVHN" / "format2"), "no mirror answered", "--sample"
+    ):
+        fetch(svhn.OFFICIAL.under(tmp_path), ["train", "extra"])
+    assert time.monotonic() - start < 4
+
+
+def test_sample_is_never_downloaded(sample, monkeypatch, tmp_path):
+    monkeypatch.setattr(source, "reachable", lambda *_: pytest.fail("the network was asked"))
+    folder = tmp_path / "SVHN" / "format2"
+    folder.mkdir(parents=True)
+    manifest = json.loads((sample / "SVHN" / "format2" / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with refused("test_32x32.mat missing from the generated sample"):
+        fetch(svhn.OFFICIAL.under(tmp_path, sample=True), ["test"])
+    with pytest.raises(DataError, match="use --sample"):
+        svhn.OFFICIAL.under(tmp_path)
+
+
+def test_official_addresses():
+    assert svhn.OFFICIAL.mirrors == ("http://ufldl.stanford.edu/housenumbers/",)
+    assert set(svhn.OFFICIAL.sums) == {f"{name}_32x32.mat" for name in ("train", "test", "extra")}

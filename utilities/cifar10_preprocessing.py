@@ -1,12 +1,12 @@
-"""Preprocess CIFAR-10 as the paper had it: global contrast normalisation, then ZCA whitening.
+"""Preprocess CIFAR-10 as the paper had it: global contrast normalisation, then ZCA.
 
     python -m utilities.cifar10_preprocessing [--data DIR] [--sample]
 
 main.py does the same on first use. The official pickles are read from
-DIR/cifar10/cifar-10-batches-py, or come out of DIR/cifar10/cifar-10-python.tar.gz, which is
-downloaded if need be. The result, 740 MB, is kept in
-DIR/cifar10/preprocessed-KEY/{train,test}.npy; it takes about a minute and 2 GB of memory.
-(docs/published_program.md, "Data")
+DIR/cifar10/cifar-10-batches-py, or come out of DIR/cifar10/cifar-10-python.tar.gz,
+which is downloaded if need be. The result, 740 MB, is kept in
+DIR/cifar10/preprocessed-KEY/{train,test}.npy; it takes about a minute and 2 GB of
+memory. (docs/published_program.md, "Data")
 """
 
 import sys

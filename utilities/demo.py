@@ -1,4 +1,4 @@
-"""A first look: a few epochs of a maxout network in 10-bit dynamic fixed point, and its curve.
+"""A first look: some epochs of maxout in 10-bit dynamic fixed point, and their curve.
 
     python -m utilities.demo        (or: make demo)
 

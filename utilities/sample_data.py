@@ -1,36 +1,31 @@
-"""Write generated digits in the official file formats of MNIST, CIFAR-10 and SVHN (SPEC section 12).
+"""Write generated digits in the official file formats of MNIST, CIFAR-10 and SVHN.
 
     python -m utilities.sample_data DIR [--seed 0]
 
 DIR then serves as PYLEARN2_DATA_PATH with --sample, where the real data cannot be had:
 
-    DIR/mnist/                        2,000 train + 500 valid + 500 test grey digits, 28 x 28
-    DIR/cifar10/cifar-10-batches-py/  900 train + 100 valid + 200 test coloured digits, 32 x 32
-    DIR/SVHN/format2/                 600 train, 600 extra (valid: 10 and 5 per class of them), 200 test
+    DIR/mnist/                        grey, 28 x 28: 2,000 train, 500 valid, 500 test
+    DIR/cifar10/cifar-10-batches-py/  coloured, 32 x 32: 900 train, 100 valid, 200 test
+    DIR/SVHN/format2/                 coloured, 32 x 32: 600 train, 600 extra (10 and 5
+                                      per class of them are valid), 200 test
 
-Each folder has a manifest.json with the MD5 sums and split sizes. Same seed, same content. A folder that is
-not empty is never written into. The digits are strokes under a random affine map and warp, with random
-thickness, blur and noise: errors on them say that a program works, nothing about the published results.
+Each folder has a manifest.json with the MD5 sums and split sizes. Same seed, same
+content. A folder that is not empty is never written into. The digits are strokes under
+a random affine map and warp, with random thickness, blur and noise: errors on them say
+that a program works, nothing about the published results. (docs/published_program.md,
+"Data")
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from datasets.sample import ensure_sample
+from errors import DataError
+from terminal import Parser
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):  # one line, without the usage
-        self.exit(2, f"sample_data: {message}\n")
-
-
-def main(arguments=None):
-    parser = _Parser(
-        prog="python -m utilities.sample_data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser("python -m utilities.sample_data", __doc__)
     parser.add_argument(
         "dir", metavar="DIR", type=Path, help="the data folder to make or to complete"
     )
@@ -42,9 +37,10 @@ def main(arguments=None):
         ensure_sample(options.dir, seed=options.seed)
     except OSError as error:
         parser.error(f"cannot write {options.dir} ({error.strerror or error}): give another folder")
-    except ValueError as error:
-        parser.error(" ".join(str(error).splitlines()))
+    except DataError as error:
+        parser.error(error)
     print(f"the generated sample of mnist, cifar10 and SVHN is in {options.dir}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,25 +1,26 @@
-"""Preprocess SVHN as the paper had it: split, global and local contrast normalisation, HDF5.
+"""Preprocess SVHN as the paper had it: split, GCN, LCN, and three HDF5 files.
 
     SVHN_LOCAL_PATH=LOCAL python -m utilities.svhn_preprocessing [--data DIR]
                                                                  [--lcn-channels first]
     python -m utilities.svhn_preprocessing --sample
 
-From DIR/SVHN/format2/{train,test,extra}_32x32.mat, downloaded if missing, to three files that
-main.py reads, LOCAL/h5/{splitted_train,valid,test}_32x32.h5: PyTables, group Data, X float32
-(n, 3072) and y (n, 10), Blosc. Started again after an interruption, it keeps the files that are
-finished; the outcome is the same, byte for byte. (docs/published_program.md, "Data")
+From DIR/SVHN/format2/{train,test,extra}_32x32.mat, downloaded if missing, to three
+files that main.py reads, LOCAL/h5/{splitted_train,valid,test}_32x32.h5: PyTables, group
+Data, X float32 (n, 3072) and y (n, 10), Blosc. Started again after an interruption, it
+keeps the files that are finished; the outcome is the same, byte for byte.
+(docs/published_program.md, "Data")
 """
 
 import os
 import sys
+from pathlib import Path
 
-from datasets import make_sample
-from datasets.svhn import preprocess_svhn
+from datasets import make_sample, svhn
 from errors import DataError
 from terminal import Parser, add_data_options, data_folder, folder
 
 
-def main(arguments: list[str] | None = None) -> int:
+def make_parser() -> Parser:
     parser = Parser("python -m utilities.svhn_preprocessing", __doc__)
     add_data_options(parser)
     parser.add_argument(
@@ -36,6 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="colour channels that are locally normalised: all (default), or the first alone, as "
         "pylearn2 did it by a bug",
     )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = make_parser()
     options = parser.parse_args(arguments)
     data = data_folder(options.data, options.sample)
     local = options.local or (
@@ -49,10 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.sample:
             make_sample("svhn", data)
-        preprocess_svhn(
-            data,
-            local,
-            options.sample,
+        svhn.preprocess(
+            svhn.OFFICIAL.under(data, options.sample),
+            Path(local),
             options.lcn_channels,
             say=lambda line: print(line, flush=True),
         )
