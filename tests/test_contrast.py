@@ -144,7 +144,7 @@ def check_lcn(x):
 
 
 def test_lcn(images):
-    x = global_contrast_normalize(images, 1)
+    x = global_contrast_normalize(images[:300], 1)
     before = x.copy()
     out = check_lcn(x)
     assert np.array_equal(x, before)

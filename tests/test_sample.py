@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from datasets import mnist
 from datasets import sample as samples
-from datasets.digits import draw
+from datasets.digits import draw, grey
 from datasets.mat import read_mat
 from datasets.sample import ensure_sample, gz_bytes, idx_bytes, pickle_bytes
 from errors import DataError
@@ -130,7 +130,13 @@ def test_pickle_bytes_has_only_the_names_of_the_official_batches():
         assert pickle.loads(text, encoding="bytes")[b"data"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_existing_sample_is_left_as_it_is(tmp_path):
+@pytest.fixture
+def quick(monkeypatch):
+    """A sample of MNIST with few images: where it is made does not depend on how many."""
+    monkeypatch.setattr(samples, "grey", lambda n, rng: grey(20, rng))
+
+
+def test_existing_sample_is_left_as_it_is(quick, tmp_path):
     ensure_sample(tmp_path, ["mnist"], seed=7)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     ensure_sample(tmp_path, ["mnist"])  # without a seed any will do
@@ -152,14 +158,14 @@ def test_other_files_are_never_touched(tmp_path, name):
     assert contents(tmp_path) == {f"mnist/{name}": b"mine"}  # nor was any other set made
 
 
-def test_incomplete_sample_is_named(tmp_path):
+def test_incomplete_sample_is_named(quick, tmp_path):
     ensure_sample(tmp_path, ["mnist"])
     (tmp_path / "mnist" / "train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError, match="lacks train-labels"):
         ensure_sample(tmp_path, ["mnist"])
 
 
-def test_empty_folder_is_filled(tmp_path):
+def test_empty_folder_is_filled(quick, tmp_path):
     (tmp_path / "mnist").mkdir()
     ensure_sample(tmp_path, ["mnist"])
     assert len(contents(tmp_path)) == 5
@@ -175,7 +181,7 @@ def test_failure_leaves_nothing(tmp_path, monkeypatch):
     assert contents(tmp_path) == {} and not list((tmp_path / "SVHN").iterdir())
 
 
-def test_somebody_else_being_faster_is_no_error(tmp_path, monkeypatch):
+def test_somebody_else_being_faster_is_no_error(quick, tmp_path, monkeypatch):
     make = samples.SETS["mnist"][1]
 
     def slow(rng):
