@@ -83,7 +83,8 @@ class Server:
     """What it serves, how, and what it was asked.
 
     files : name -> bytes
-    drop : how many bytes each GET gives before the connection is cut; the list is used up, then nothing is cut
+    drop : how many bytes each GET gives before the connection is cut; the list is used up,
+        then nothing is cut
     ranges : "yes", "ignored" (always the whole file), or "wrong" (another range than asked for)
     statuses : of the next GETs, instead of an answer
     """

@@ -59,7 +59,7 @@ def test_gcn_of_hardly_any_contrast():
 
 
 def reference_zca(x, others):
-    """`others` whitened by the statistics of x, through the square root of a matrix instead of eigenvalues."""
+    """`others` whitened by the statistics of x, through a matrix's square root."""
     x, others = np.asarray(x, np.float64), np.asarray(others, np.float64)
     C = np.cov(x.T, ddof=0) + 0.1 * np.eye(x.shape[1])
     return np.linalg.solve(scipy.linalg.sqrtm(C), (others - x.sum(0) / len(x)).T).T

@@ -1,4 +1,4 @@
-"""datasets/__init__.py: data sets by name; whatever happens to their files, no other data is read."""
+"""datasets/__init__.py: data sets by name, and no other data whatever happens to files."""
 
 import random
 import shutil

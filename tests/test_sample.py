@@ -1,4 +1,4 @@
-"""datasets/sample.py and digits.py: the sample is reproducible, learnable, in the official formats."""
+"""datasets/sample.py, digits.py: a sample reproducible, learnable, in official formats."""
 
 import gzip
 import hashlib
@@ -54,7 +54,8 @@ def test_same_seed_same_files_and_another_seed_others(generated, tmp_path):
 def test_content_does_not_depend_on_versions(generated):
     data = mnist.load(generated, sample=True)
     assert data.train.y[:10].argmax(1).tolist() == LABELS
-    # not the exact bytes: another machine's sine may differ in its last bit and so move a pixel by one
+    # not the exact bytes: another machine's sine may differ in its last bit and so move a
+    # pixel by one
     assert float(data.train.x.sum(dtype=np.float64)) == pytest.approx(INK, rel=1e-5)
 
 

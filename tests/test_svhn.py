@@ -1,4 +1,4 @@
-"""SVHN from .mat files to what the trainer reads: HDF5 files that are right, reproducible, whole."""
+"""SVHN from .mat files to HDF5 files that are right, reproducible, and never half-made."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def count_as_official(sample, monkeypatch):
 
 @pytest.fixture(scope="module")
 def made(sample, tmp_path_factory):
-    """The sample's files as if they were the official ones: data/, with the HDF5 files made of them in local/."""
+    """The sample's files as if they were official: data/, and HDF5 files of them in local/."""
     folder = tmp_path_factory.mktemp("official")
     shutil.copytree(sample / "SVHN" / "format2", folder / "data" / "SVHN" / "format2")
     (folder / "data" / "SVHN" / "format2" / "manifest.json").unlink()
@@ -236,7 +236,8 @@ def test_killed_and_started_again_gives_the_same_bytes(sample, tmp_path):
     done = run("one_hot", 0, sample, whole.parent)
     assert done.returncode == 0 and done.stderr == "" and len(done.stdout.splitlines()) == 3
     expected, began = contents(whole), time.time()
-    # in the middle of a file; when all is written but the name; in the last file (test, valid, train: 1, 1, 5 blocks)
+    # in the middle of a file; when all is written but the name; in the last file (test, valid,
+    # train: 1, 1, 5 blocks)
     for name, count, finished in (
         ("local_contrast_normalize", 1, 0),
         ("replace", 2, 1),

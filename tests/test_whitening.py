@@ -34,7 +34,8 @@ def test_cifar10(whitened):
     x = np.concatenate([part.read(0, len(part))[0] for part in (data.train, data.valid, data.test)])
     y = np.concatenate([part.read(0, len(part))[1] for part in (data.train, data.valid, data.test)])
     fit = reference_gcn(images, 55)
-    # x = W C^-1/2 exactly if x C x^T = W W^T, and x W^T is symmetric and positive: on every sixth image
+    # x = W C^-1/2 exactly if x C x^T = W W^T, and x W^T is symmetric and positive: on every
+    # sixth image
     W = np.concatenate([fit, reference_gcn(test_x, 55)])[::6] - fit.mean(0)
     out, across = np.float64(x[::6]), np.float64(x[::6]) @ (fit - fit.mean(0)).T
     assert (
@@ -60,7 +61,7 @@ def test_cache_is_used(whitened, monkeypatch, capfd):
 
 @pytest.fixture
 def cheap(whitened, tmp_path, monkeypatch):
-    """A copy of the cached sample whose making costs nothing: (folder, list of the times that it was made)."""
+    """A copy of the cached sample whose making costs nothing: its folder, a list of the makings."""
     folder, made = shutil.copytree(whitened[0], tmp_path / "copy"), []
     content = whitened[1]
     train, test = np.concatenate([content.train.x, content.valid.x]), content.test.x
