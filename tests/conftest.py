@@ -17,10 +17,20 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory):
     """A data folder with the generated MNIST sample."""
-    from utilities.sample_data import ensure_sample
+    from datasets.sample import ensure_sample
 
     folder = tmp_path_factory.mktemp("sample")
     ensure_sample(folder, ["mnist"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory):
+    """A data folder with the generated sample of every data set; nothing is to be changed in it."""
+    from datasets.sample import ensure_sample
+
+    folder = tmp_path_factory.mktemp("generated")
+    ensure_sample(folder)
     return folder
 
 

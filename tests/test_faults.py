@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import test_trainer
 from conftest import ROOT, assert_same_run
+from damage import KINDS, damage
 from test_trainer import assert_same_arrays, make, svhn, without_times
 
 import datasets
@@ -32,7 +33,6 @@ from records.follow import Watcher, follow
 from settings import FORMAT_ARGUMENTS, TASKS
 from snapshots import Snapshot
 from steps import Segment, Whole
-from utilities.sample_data import ensure_sample
 
 small_tasks = test_trainer.small_tasks  # a fixture
 DFXP = ["PI_MNIST", "DFXP", "5", "9", "11", "10", "0.0001", "2"]
@@ -281,31 +281,6 @@ def test_a_flipped_byte_of_a_checkpoint_is_found_or_does_not_matter(region, fini
     assert found > 0
 
 
-def damage(path, kind, rng):
-    """One of many ways to spoil a file."""
-    content = bytearray(path.read_bytes())
-    if kind == "flip" and content:
-        for _ in range(rng.choice([1, 1, 1, 8, 200])):
-            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    elif kind == "cut":
-        del content[rng.randrange(len(content) or 1) :]
-    elif kind == "zeros" and content:
-        start = rng.randrange(len(content))
-        content[start : start + 4096] = bytes(len(content[start : start + 4096]))
-    elif kind == "insert":
-        at = rng.randrange(len(content) + 1)
-        content[at:at] = rng.randbytes(rng.choice([1, 7, 4096]))
-    elif kind == "noise":
-        content = bytearray(rng.randbytes(rng.choice([0, 1, 100, 5000])))
-    elif kind == "swap":
-        other = rng.choice([p for p in path.parent.iterdir() if p.is_file()])
-        content = bytearray(other.read_bytes())
-    path.write_bytes(content)
-
-
-KINDS = ("flip", "flip", "cut", "zeros", "insert", "noise", "swap")
-
-
 def test_fuzzed_run_folders(finished, tmp_path):
     """180 of them: the run ends as it did, or one line says why not; nothing looks finished that is not."""
     rng, folder, outcomes = (
@@ -517,50 +492,6 @@ def test_a_link_out_of_the_folder_is_not_followed(name, tmp_path):
     list(follow(run, trainer, 1))
     assert (tmp_path / "precious").read_text() == "kept"
     run.unlock()
-
-
-SETS = {
-    "mnist": ("PI_MNIST", "mnist", 120),
-    "cifar10": ("CIFAR10", "cifar10/cifar-10-batches-py", 120),
-    "svhn": ("SVHN", "SVHN", 80),
-}
-
-
-@pytest.mark.parametrize("name", SETS)
-def test_fuzzed_data_files(name, tmp_path, capfd):
-    """320 of them: the same data, or one line that says what is wrong."""
-    task, sub, count = SETS[name]
-    ensure_sample(tmp_path / "data", [name])
-    rng, outcomes = random.Random(3), {"same": 0, "refused": 0}
-
-    def read():
-        dataset = datasets.load(name, tmp_path / "data", True)
-        parts = [getattr(dataset, part) for part in ("train", "valid", "test")]
-        return dataset.identity, [array for part in parts for array in part.read(0, len(part))]
-
-    whole = read()
-    files = sorted(
-        p.relative_to(tmp_path / "data")
-        for p in (tmp_path / "data" / sub).rglob("*")
-        if p.is_file()
-    )
-    for i in range(count):
-        path, backup = tmp_path / "data" / files[i % len(files)], tmp_path / "backup"
-        shutil.copy(path, backup)
-        damage(path, rng.choice(KINDS), rng)
-        try:
-            identity, arrays = read()
-        except DataError as error:
-            assert "\n" not in str(error) and error.args
-            outcomes["refused"] += 1
-        else:
-            assert identity == whole[0]
-            for a, b in zip(arrays, whole[1], strict=True):
-                np.testing.assert_array_equal(a, b, err_msg=str(path))
-            outcomes["same"] += 1
-        shutil.copy(backup, path)
-    assert outcomes["refused"] > count // 4, outcomes
-    assert "Traceback" not in capfd.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------------------- disk

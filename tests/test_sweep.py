@@ -101,7 +101,7 @@ def test_bad_arguments_give_one_line_and_status_2(line, tmp_path, capsys, monkey
 
 @pytest.mark.parametrize("program", [sweep, reproduce])
 def test_nothing_is_started_without_data(program, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("datasets._reachable", lambda mirrors, *_: [])
+    monkeypatch.setattr("datasets.source.reachable", lambda mirrors, *_: [])
     words = (
         ["fig2", "--scale", "small"]
         if program is reproduce
