@@ -12,6 +12,14 @@ import pytest
 from files import load_npz
 
 ROOT = Path(__file__).resolve().parent.parent
+# main.py with a checkpoint after every segment, for python -c.
+OFTEN = """
+import sys
+import main
+from records import follow
+follow.CHECKPOINT_SECONDS = 0
+sys.exit(main.main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
-"""What may happen to a run: it is stopped, killed, its files are damaged or were made by somebody else, the disk is full."""
+"""What may happen to a run: it is stopped, killed, its files are damaged or were made
+by somebody else, the disk is full.
+"""
 
 import contextlib
 import errno
@@ -19,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_trainer
-from conftest import ROOT, assert_same_run
+from conftest import OFTEN, ROOT, assert_same_run
 from damage import KINDS, damage
 from test_trainer import assert_same_arrays, make, svhn, without_times
 
@@ -38,7 +40,7 @@ small_tasks = test_trainer.small_tasks  # a fixture
 DFXP = ["PI_MNIST", "DFXP", "5", "9", "11", "10", "0.0001", "2"]
 
 
-# ---------------------------------------------------------------------------------------------- stopped at any segment
+# -------------------------------------------------------------------------- stopped at any segment
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,9 @@ DFXP = ["PI_MNIST", "DFXP", "5", "9", "11", "10", "0.0001", "2"]
     ],
 )
 def test_a_run_goes_on_from_every_segment(number_format, streams, chunks):
-    """Range initialisation, training, evaluation: a snapshot at each, each continued in a trainer that knows nothing."""
+    """Range initialisation, training, evaluation: a snapshot at each, each continued in
+    a trainer that knows nothing.
+    """
 
     def new():
         return (
@@ -186,7 +190,9 @@ def test_a_signal_while_the_data_are_read_ends_the_program(tmp_path, monkeypatch
 
 
 def killed(line, folder, seconds, code):
-    """Start, and kill -9 that many seconds after the folder has a checkpoint, or after the start; whether it was killed."""
+    """Start, and kill -9 that many seconds after the folder has a checkpoint, or after
+    the start; whether it was killed.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, line), "--out", folder],
         cwd=ROOT,
@@ -204,12 +210,11 @@ def killed(line, folder, seconds, code):
 def test_kills_at_random_moments(streams, sample, tmp_path, program):
     """25 for each source of masks, with a checkpoint after every segment."""
     line = [*DFXP, "--data", sample, "--sample", "--streams", streams, "--stop-after", "150"]
-    often = "import sys, main; from records import follow; follow.CHECKPOINT_SECONDS = 0; sys.exit(main.main(sys.argv[1:]))"
     began = time.monotonic()
     assert program(*line, "--out", "whole", cwd=tmp_path).returncode == 0
     whole, kills, rng = time.monotonic() - began, 0, random.Random(5)
     while kills < 25:
-        if killed(line, tmp_path / "killed", rng.uniform(0.5, 5), often):
+        if killed(line, tmp_path / "killed", rng.uniform(0.5, 5), OFTEN):
             kills += 1
         else:  # finished: from its beginning again
             assert_same_run(tmp_path / "whole", tmp_path / "killed")
@@ -226,7 +231,7 @@ def test_kills_at_random_moments(streams, sample, tmp_path, program):
     )
 
 
-# ------------------------------------------------------------------------------------------------------- damaged files
+# ----------------------------------------------------------------------------------- damaged files
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +246,9 @@ def finished(tmp_path_factory):
 
 
 def regions(path):
-    """Of an .npz file: offsets in the local headers, the array headers, the arrays, the directory and its end."""
+    """Of an .npz file: offsets in the local headers, the array headers, the arrays, the
+    directory and its end.
+    """
     with zipfile.ZipFile(path) as archive:
         members, directory = archive.infolist(), archive.start_dir
     size, found = path.stat().st_size, {}
@@ -282,7 +289,9 @@ def test_a_flipped_byte_of_a_checkpoint_is_found_or_does_not_matter(region, fini
 
 
 def test_fuzzed_run_folders(finished, tmp_path):
-    """180 of them: the run ends as it did, or one line says why not; nothing looks finished that is not."""
+    """180 of them: the run ends as it did, or one line says why not; nothing looks
+    finished that is not.
+    """
     rng, folder, outcomes = (
         random.Random(2),
         tmp_path / "run",
@@ -494,7 +503,7 @@ def test_a_link_out_of_the_folder_is_not_followed(name, tmp_path):
     run.unlock()
 
 
-# ---------------------------------------------------------------------------------------------------------------- disk
+# -------------------------------------------------------------------------------------------- disk
 
 
 def test_a_limit_on_what_is_written(sample, tmp_path, program):
@@ -637,7 +646,7 @@ def test_no_thread_is_left_behind(tmp_path):
     assert threading.active_count() == threads
 
 
-# ------------------------------------------------------------------------------------------------------- command lines
+# ----------------------------------------------------------------------------------- command lines
 
 NUMBERS = (
     ("-64", "0", "5", "64"),
