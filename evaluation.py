@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from compilation import TestProgram, to_host
 from datasets import Dataset
 from model import Network
 from records.metrics import Record, norm
 from steps import Whole
+from xla.device import to_host
+from xla.programs import TestProgram
 
 SEGMENTS = 3  # training costs about three times as much
 

@@ -99,17 +99,18 @@ def train(
     if run.exists:
         run.check_data(data.identity)
     try:
-        import compilation
         from records.follow import follow
         from trainer import Trainer
+        from xla.device import device_name, select_device
+        from xla.program_cache import cache_programs
     except ImportError as error:  # what it needs is not installed, or there is no memory to load it
         raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None
 
-    compilation.select_device(a.device, a.deterministic)
-    compilation.keep_programs()
+    select_device(a.device, a.deterministic)
+    cache_programs()
     run.lock()
     trainer = Trainer(a.settings, data)
-    begin(a, arguments, run, trainer, compilation.device_name())
+    begin(a, arguments, run, trainer, device_name())
     last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
     progress = Progress(signals)
     with contextlib.closing(progress.bar) as bar:

@@ -10,15 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from compilation import (
-    TestProgram,
-    TrainingProgram,
-    device_failures,
-    mask_state,
-    not_finite,
-    to_device,
-    to_host,
-)
 from datasets import Dataset
 from errors import Diverged
 from evaluation import Evaluation, measures
@@ -30,6 +21,9 @@ from snapshots import BEST, Position, Snapshot, check_arrays, check_best
 from steps import Segment, Steps, Whole, driven, result
 from streams import Feed, Masks, Order, mask_source
 from tasks import TASKS
+from xla.device import device_failures, not_finite, to_device, to_host
+from xla.masks import mask_state
+from xla.programs import TestProgram, TrainingProgram
 
 RANGE_INITIALISATION_BITS = 31
 

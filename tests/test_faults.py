@@ -143,12 +143,12 @@ def test_a_run_stopped_again_and_again_keeps_all_it_did(tmp_path, monkeypatch):
 def test_a_signal_in_the_range_initialisation(number, sample, tmp_path, program):
     line = [*DFXP[:-1], "3", "--data", sample, "--sample", "--stop-after", "1", "--out"]
     stop_soon = (
-        "import os, sys, compilation, main\n"
-        "call = compilation.TrainingProgram.__call__\n"
+        "import os, sys, main\nfrom xla.programs import TrainingProgram\n"
+        "call = TrainingProgram.__call__\n"
         "def train(self, *arguments):\n"
         f"    os.kill(os.getpid(), {int(number)})\n"
         "    return call(self, *arguments)\n"
-        "compilation.TrainingProgram.__call__ = train\n"
+        "TrainingProgram.__call__ = train\n"
         "sys.exit(main.main(sys.argv[1:]))"
     )
     for expected in (

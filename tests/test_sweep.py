@@ -207,9 +207,9 @@ def test_a_sweep_trains_what_main_trains(together, alone, sample, tmp_path, caps
 
 def test_a_batched_program_gives_the_same_bits(alone, sample, tmp_path, monkeypatch):
     """The one for GPUs, made here: results of runs trained together are those of runs trained alone."""
-    import compilation
+    from xla import device
 
-    monkeypatch.setattr(compilation, "batching_pays", lambda: True)
+    monkeypatch.setattr(device, "batching_pays", lambda: True)
     line = [
         *WORDS,
         "--sample",

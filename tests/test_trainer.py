@@ -14,9 +14,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 
-import compilation
 import model
-from compilation import TrainingProgram, mask_state, to_device, to_host
 from datasets import ArrayPart, Dataset
 from errors import Diverged
 from layers import DenseMaxout, Softmax
@@ -25,6 +23,9 @@ from snapshots import Snapshot
 from steps import Segment, Whole
 from tasks import TASKS
 from trainer import Trainer
+from xla.device import to_device, to_host
+from xla.masks import mask_state
+from xla.programs import TestProgram, TrainingProgram
 
 f4 = np.float32
 PIXELS, UNITS, PIECES, B = 50, 4, 2, 5
@@ -374,7 +375,7 @@ def test_errors_are_counted_in_the_last_partial_batch_alone():
     """
     t, labels = make("FXP"), np.zeros(13, int)
     labels[-2:] = 4
-    testing = compilation.TestProgram(t.network, B)
+    testing = TestProgram(t.network, B)
     x = data().valid.x
     assert testing(t.state, np.int32(9), *testing.arrange(x, np.eye(10, dtype=f4)[labels])) == 2
     assert (

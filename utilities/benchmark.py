@@ -56,26 +56,27 @@ def worker(task, number_format, device, together):
     gc.set_threshold(100_000)  # as in main.py
     import numpy as np
 
-    import compilation
     import runs
     from model import TASKS as SCHEDULES
     from model import Network
+    from xla.device import device_name, peak_memory, select_device, to_device, to_host, wait
+    from xla.masks import mask_state
+    from xla.program_cache import cache_programs
+    from xla.programs import TestProgram, TrainingProgram
 
-    compilation.select_device(device)
-    compilation.keep_programs()
+    select_device(device)
+    cache_programs()
     settings, rng = SCHEDULES[task], np.random.RandomState(1234)
     network = Network(task, number_format, rng, 5)
     size, segment = settings.batch_size, settings.segment
-    training = compilation.TrainingProgram(network, size, segment)
-    testing = compilation.TestProgram(network, size)
-    state = compilation.to_device(
-        {v.name: v.get_value() for v in network.state} | compilation.mask_state(1)
-    )
+    training = TrainingProgram(network, size, segment)
+    testing = TestProgram(network, size)
+    state = to_device({v.name: v.get_value() for v in network.state} | mask_state(1))
     x = rng.uniform(size=(segment * size, network.input_size)).astype("float32")
     t = np.eye(10, dtype="float32")[rng.randint(10, size=len(x))]
     n_test = TEST_BATCHES[task] * size
     test_set = testing.arrange(*(np.resize(a, (n_test, *a.shape[1:])) for a in (x, t)))
-    x, t = compilation.to_device((x, t))
+    x, t = to_device((x, t))
     rows = np.arange(segment * size, dtype="int32").reshape(segment, size)
     constants = {
         "LR": np.float32(0.02),
@@ -88,7 +89,7 @@ def worker(task, number_format, device, together):
 
     def run(batches):
         nonlocal state
-        state = compilation.wait(training(state, constants, x, t, rows[:batches], 0))
+        state = wait(training(state, constants, x, t, rows[:batches], 0))
 
     def train():
         run(max(1, segment // 10))  # the process has slept
@@ -104,9 +105,9 @@ def worker(task, number_format, device, together):
     def checkpoint():
         """Seconds to copy the state, for which training waits, and to write it, meanwhile; on the disk of temporary files."""
         start = time.perf_counter()
-        arrays = compilation.to_host(state) | {
+        arrays = to_host(state) | {
             f"best/{n}": a
-            for n, a in compilation.to_host(
+            for n, a in to_host(
                 {v.name: state[v.name] for layer in network.layers for v in (layer.W, layer.b)}
             ).items()
         }
@@ -120,9 +121,7 @@ def worker(task, number_format, device, together):
     def team():
         """Milliseconds a batch and run of `together` runs: one after the other, and as one program."""
         fresh = [
-            compilation.to_device(
-                {v.name: v.get_value() for v in network.state} | compilation.mask_state(seed)
-            )
+            to_device({v.name: v.get_value() for v in network.state} | mask_state(seed))
             for seed in range(2 * together)
         ]
         alone, joined = (
@@ -133,23 +132,22 @@ def worker(task, number_format, device, together):
             [training(*call) for call in alone],
             training.together(joined),
         )  # compiled, and once for nothing
-        compilation.wait((alone, joined))
+        wait((alone, joined))
         start = time.perf_counter()
-        compilation.wait([training(s, constants, x, t, rows, 0) for s in alone])
+        wait([training(s, constants, x, t, rows, 0) for s in alone])
         middle = time.perf_counter()
-        compilation.wait(training.together([(s, constants, x, t, rows, 0, None) for s in joined]))
+        wait(training.together([(s, constants, x, t, rows, 0, None) for s in joined]))
         each = 1e3 / segment / together
         return [each * (middle - start), each * (time.perf_counter() - middle)]
 
     def facts():
         return {
-            "device": compilation.device_name(),
+            "device": device_name(),
             "versions": {
                 name: importlib.metadata.version(name)
                 for name in ("pytensor", "jax", "jaxlib", "numpy")
             },
-            "peak_GiB": compilation.peak_memory()
-            or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "peak_GiB": peak_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         }
 
     answer(
@@ -187,12 +185,13 @@ def layers(task, device):
     """Serve [layer, product, ms in our code, ms in BLAS] of each convolution of a step, ours in a loop as training is."""
     import numpy as np
 
-    import compilation
-    import ops
     from model import TASKS as SCHEDULES
     from model import Network
+    from xla.convolution import Correlation, CorrelationFilterGradient, CorrelationInputGradient
+    from xla.device import select_device
+    from xla.timing import repeated
 
-    compilation.select_device(device)
+    select_device(device)
     network, batch, rng = (
         Network(task, "FLP", np.random.RandomState(0)),
         SCHEDULES[task].batch_size,
@@ -208,9 +207,9 @@ def layers(task, device):
         x = rng.random((sides[0], maps, sides[1], batch), "float32")
         dz = rng.random((height, n_out, width, batch), "float32")
         kinds = {
-            "forward": (ops.Correlation(pad, False), (x, W)),
-            "filters": (ops.CorrelationFilterGradient(pad, False), (x, dz)),
-            "input": (ops.CorrelationInputGradient(pad), (dz, W)),
+            "forward": (Correlation(pad, False), (x, W)),
+            "filters": (CorrelationFilterGradient(pad, False), (x, dz)),
+            "input": (CorrelationInputGradient(pad), (dz, W)),
         }
         shapes = products_of(n_out, W[0].size, height * width * batch)
         for (kind, (op, operands)), (m, k, n) in zip(kinds.items(), shapes, strict=True):
@@ -222,7 +221,7 @@ def layers(task, device):
                 np.zeros((m, n), "float32"),
             )
             ours, blas = (
-                compilation.repeated(op, operands, 2),
+                repeated(op, operands, 2),
                 functools.partial(np.matmul, a, b, out=out),
             )
             calls[layer.name, kind] = ours, blas
@@ -246,11 +245,12 @@ def floor(task, device):
     """The matrix products of a step, alone."""
     import numpy as np
 
-    import compilation
     from model import TASKS as SCHEDULES
     from model import Network
+    from xla.device import select_device
+    from xla.timing import matrix_products
 
-    on_gpu = compilation.select_device(device).platform != "cpu"
+    on_gpu = select_device(device).platform != "cpu"
     shapes = products(Network(task, "FLP", np.random.RandomState(0)), SCHEDULES[task].batch_size)
     rng = np.random.default_rng(0)
     operands = [
@@ -258,7 +258,7 @@ def floor(task, device):
         for m, k, n in shapes
     ]
     run = (
-        compilation.matrix_products(operands)
+        matrix_products(operands)
         if on_gpu
         else (lambda: [np.matmul(a, b, out=out) for a, b, out in operands])
     )

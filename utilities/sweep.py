@@ -251,12 +251,14 @@ class Sweep:
     def _train_group(self, jobs):
         """Jobs of one task, format and source of masks."""
         data = self._data[jobs[0].settings.task]
-        import compilation
         from trainer import Trainer
+        from xla import device
+        from xla.device import select_device
+        from xla.program_cache import cache_programs
 
-        compilation.select_device(self.options.device, self.options.deterministic)
-        compilation.keep_programs()
-        together = self.together or (GPU_TOGETHER if compilation.batching_pays() else 1)
+        select_device(self.options.device, self.options.deterministic)
+        cache_programs()
+        together = self.together or (GPU_TOGETHER if device.batching_pays() else 1)
         first, left = None, list(jobs)
         while left and not self.ending:
             members = []
@@ -277,7 +279,7 @@ class Sweep:
 
     def _open(self, job, data):
         """Lock the job's folder, and make it a run folder; whether it can be trained."""
-        import compilation
+        from xla.device import device_name
 
         run = job.opened = job.run
         try:
@@ -307,7 +309,7 @@ class Sweep:
                 job.settings,
                 epochs,
                 data.identity,
-                compilation.device_name(),
+                device_name(),
                 sample=self.options.sample,
                 deterministic=self.options.deterministic,
             )
@@ -331,7 +333,7 @@ class Sweep:
         self.write_summary()
 
     def _follow(self, job, trainer, team):
-        from compilation import DeviceError
+        from errors import DeviceFailed
         from trainer import Diverged
 
         stop = self.options.stop_after
@@ -346,7 +348,7 @@ class Sweep:
             self.table.change(job, "interrupted")
         except Diverged as error:
             self.table.change(job, "diverged", str(error))
-        except (RunError, DataError, OSError, DeviceError, MemoryError) as error:
+        except (RunError, DataError, OSError, DeviceFailed, MemoryError) as error:
             self.table.change(
                 job, "failed", " ".join(str(error).split())[:300] or type(error).__name__
             )
