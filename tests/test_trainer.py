@@ -580,8 +580,10 @@ def test_errors_of_reading_ahead_reach_the_caller():
 class MaskRecorder:
     """In place of a network: its training step writes its masks into its state."""
 
+    description = ("recorder",)
+
     class Layer:
-        def __init__(self, k, p, input_size):
+    def __init__(self, k, p, input_size):
             self.p, self.input_size, self.W = p, input_size, None
             self.seen = pytensor.shared(
                 np.zeros((B, input_size), f4), name=f"layer{k}/seen", shape=(B, input_size)
