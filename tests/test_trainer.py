@@ -583,7 +583,7 @@ class MaskRecorder:
     description = ("recorder",)
 
     class Layer:
-    def __init__(self, k, p, input_size):
+        def __init__(self, k, p, input_size):
             self.p, self.input_size, self.W = p, input_size, None
             self.seen = pytensor.shared(
                 np.zeros((B, input_size), f4), name=f"layer{k}/seen", shape=(B, input_size)
