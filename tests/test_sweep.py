@@ -12,11 +12,13 @@ import time
 
 import pytest
 from conftest import ROOT, assert_same_run
-from runs import Settings, load_npz
 
+import arguments
 import datasets
 import main
-from datasets import DataError
+from errors import DataError
+from files import load_npz
+from settings import Settings
 from utilities import figures, reproduce, results, sweep
 
 WORDS = ["PI_MNIST", "FLP,DFXP", "5", "9:10", "11", "10", "0.0001", "1"]
@@ -63,7 +65,7 @@ def test_a_run_is_the_one_that_its_command_trains():
         *sweep.product(["SVHN", "FXP", " -3:-2", "9", "11"]),
     ):
         command = sweep.Options().command(settings)
-        assert Settings(**main.parse(command[1:]).settings) == settings
+        assert arguments.parse(command[1:]).settings == settings
 
 
 @pytest.mark.parametrize(
@@ -117,12 +119,14 @@ def test_a_task_without_data_does_not_end_the_others(sample, tmp_path, capsys, m
     """MNIST is there, SVHN_LOCAL_PATH is not."""
     monkeypatch.delenv("SVHN_LOCAL_PATH", raising=False)
 
-    def load(task, options):
-        if task == "SVHN":
-            raise DataError("no SVHN here")
-        return datasets.load(task, sample, True)
+    usual = datasets.load
 
-    monkeypatch.setattr(main, "load_data", load)
+    def load(data_set, folder, is_sample):
+        if data_set == "svhn":
+            raise DataError("no SVHN here")
+        return usual(data_set, folder, is_sample)
+
+    monkeypatch.setattr(datasets, "load", load)
     words = [
         "PI_MNIST,SVHN",
         "FLP",
@@ -137,7 +141,7 @@ def test_a_task_without_data_does_not_end_the_others(sample, tmp_path, capsys, m
     assert sweep.main(words) == 1
     out = capsys.readouterr().out
     assert "no SVHN here" in out and "1 of 2 runs finished" in out
-    assert [row["status"] for row in csv.DictReader((tmp_path / "summary.csv").open())] == [
+    assert [row["status"] for row in csv.DictReader((tmp_path / "summary.csv").read_text().splitlines())] == [
         "finished",
         "failed",
     ]
@@ -192,7 +196,7 @@ def test_a_sweep_trains_what_main_trains(together, alone, sample, tmp_path, caps
             json.loads((alone / name / "config.json").read_text())["settings"]
             == json.loads((tmp_path / name / "config.json").read_text())["settings"]
         )
-    rows = list(csv.DictReader((tmp_path / "summary.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
     assert [r["folder"] for r in rows] == NAMES and {r["status"] for r in rows} == {"finished"}
     assert [float(r["test_error"]) for r in rows] == [
         json.loads((alone / n / "metrics.jsonl").read_text().splitlines()[-1])["best_test_error"]
@@ -230,16 +234,16 @@ def test_a_batched_program_gives_the_same_bits(alone, sample, tmp_path, monkeypa
 def test_runs_that_diverge_or_are_in_use_do_not_end_the_others(
     sample, tmp_path, capsys, monkeypatch
 ):
-    from runs import Run
-
-    from trainer import Diverged, Trainer
+    from errors import Diverged
+    from records.folder import RunFolder as Run
+    from trainer import Trainer
 
     usual = Trainer._train
 
-    def train(self, epoch, *rest, **more):
-        if self.settings.prop_bits == 9 and epoch == 2:
+    def train(self, *rest, **more):
+        if self.settings.prop_bits == 9 and self.position.epoch == 1:
             raise Diverged("epoch 2, layer 0: W became NaN")
-        return usual(self, epoch, *rest, **more)
+        return usual(self, *rest, **more)
 
     monkeypatch.setattr(Trainer, "_train", train)
     other = Run(tmp_path / "PI_MNIST_FXP_5_11_11_sample")
@@ -265,11 +269,12 @@ def test_runs_that_diverge_or_are_in_use_do_not_end_the_others(
         )
         == 1
     )
+    other.unlock()
     out = capsys.readouterr().out
     assert (
         "became NaN" in out and "in use by another process" in out and "1 of 3 runs finished" in out
     )
-    rows = list(csv.DictReader((tmp_path / "summary.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
     assert [r["status"] for r in rows] == ["diverged", "finished", "unfinished"]
 
 
@@ -453,7 +458,7 @@ def test_the_table(tmp_path, capsys):
         and "missing: main.py PI_MNIST FXP 5 19 19" in lines
     )
     assert sum(line.startswith("left out: ") for line in lines) == 2
-    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     assert float(rows[0]["error"]) == pytest.approx(1.1) and rows[0]["runs"] == "2"
     assert (tmp_path / "t.md").read_text().count("\n") == 2 + len(rows)
 
@@ -548,7 +553,7 @@ def test_what_would_be_reproduced(item, scale, tmp_path, capsys, monkeypatch):
     assert reproduce.main([item, "--scale", scale, "--dry-run"]) == 0
     out = capsys.readouterr().out
     commands = [line.split()[3:] for line in out.splitlines() if line.startswith("waiting")]
-    settings = [Settings(**main.parse(words).settings) for words in commands]
+    settings = [arguments.parse(words).settings for words in commands]
     assert settings == reproduce.wanted(item, small=scale == "small") and len(set(settings)) == len(
         settings
     )

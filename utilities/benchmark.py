@@ -31,12 +31,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from main import integer
-from runs import CHECKPOINT_SECONDS
-from utilities.cifar10_preprocessing import Parser
+import files
+import terminal
+from records.follow import CHECKPOINT_SECONDS
+from settings import FORMAT_ARGUMENTS, Settings
+from tasks import TASKS
 
-TASKS = ("PI_MNIST", "MNIST", "CIFAR10")  # SVHN's network is CIFAR10's
-FORMATS = ("FLP", "HFLP", "FXP", "DFXP")
+MEASURED = ("PI_MNIST", "MNIST", "CIFAR10")  # SVHN's network is CIFAR10's
 PEERS = {"eager": ("FLP", "FXP", "DFXP"), "compile": ("FLP", "FXP", "DFXP"), "qpytorch": ("FXP",)}
 TEST_BATCHES = {"PI_MNIST": 100, "MNIST": 10, "CIFAR10": 5}
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,15 +58,13 @@ def worker(task, number_format, device, together):
     import numpy as np
 
     import compilation
-    import runs
-    from model import TASKS as SCHEDULES
     from model import Network
 
     compilation.select_device(device)
     compilation.keep_programs()
-    settings, rng = SCHEDULES[task], np.random.RandomState(1234)
-    network = Network(task, number_format, rng, 5)
-    size, segment = settings.batch_size, settings.segment
+    settings, rng = Settings.published(task, "DFXP"), np.random.RandomState(1234)
+    network = Network(task, number_format, rng, settings.initial_range)
+    size, segment = TASKS[task].batch_size, TASKS[task].segment
     training = compilation.TrainingProgram(network, size, segment)
     testing = compilation.TestProgram(network, size)
     state = compilation.to_device(
@@ -80,10 +79,10 @@ def worker(task, number_format, device, together):
     constants = {
         "LR": np.float32(0.02),
         "M": np.float32(0.5),
-        "prop_bits": np.int32(9),
-        "up_bits": np.int32(11),
-        "frequency": np.int32(100),
-        "max_overflow": np.float64(1e-4),
+        "prop_bits": np.int32(settings.prop_bits),
+        "up_bits": np.int32(settings.up_bits),
+        "frequency": np.int32(settings.range_update_frequency),
+        "max_overflow": np.float64(settings.max_overflow),
     }
 
     def run(batches):
@@ -98,7 +97,7 @@ def worker(task, number_format, device, together):
 
     def test():
         start = time.perf_counter()
-        testing(state, np.int32(9), *test_set)
+        testing(state, constants["prop_bits"], *test_set)
         return 1e3 * (time.perf_counter() - start) / n_test
 
     def checkpoint():
@@ -112,9 +111,7 @@ def worker(task, number_format, device, together):
         }
         copied = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            runs.write_atomically(
-                Path(folder) / "checkpoint.npz", lambda file: np.savez(file, **arrays)
-            )
+            files.write_npz(Path(folder) / "checkpoint.npz", arrays)
         return [copied - start, time.perf_counter() - copied]
 
     def team():
@@ -189,13 +186,12 @@ def layers(task, device):
 
     import compilation
     import ops
-    from model import TASKS as SCHEDULES
     from model import Network
 
     compilation.select_device(device)
     network, batch, rng = (
         Network(task, "FLP", np.random.RandomState(0)),
-        SCHEDULES[task].batch_size,
+        TASKS[task].batch_size,
         np.random.default_rng(0),
     )
     calls = {}
@@ -247,11 +243,10 @@ def floor(task, device):
     import numpy as np
 
     import compilation
-    from model import TASKS as SCHEDULES
     from model import Network
 
     on_gpu = compilation.select_device(device).platform != "cpu"
-    shapes = products(Network(task, "FLP", np.random.RandomState(0)), SCHEDULES[task].batch_size)
+    shapes = products(Network(task, "FLP", np.random.RandomState(0)), TASKS[task].batch_size)
     rng = np.random.default_rng(0)
     operands = [
         (rng.random((m, k), "float32"), rng.random((k, n), "float32"), np.zeros((m, n), "float32"))
@@ -578,22 +573,22 @@ def markdown(report):
 
 
 def main(arguments=None):
-    parser = Parser(
-        prog="python -m utilities.benchmark",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = terminal.Parser("python -m utilities.benchmark", __doc__)
     parser.add_argument(
-        "--tasks", nargs="+", choices=TASKS, default=TASKS, metavar="TASK", help=", ".join(TASKS)
+        "--tasks",
+        nargs="+",
+        choices=MEASURED,
+        default=MEASURED,
+        metavar="TASK",
+        help=", ".join(MEASURED),
     )
     parser.add_argument(
         "--formats",
         nargs="+",
-        choices=FORMATS,
-        default=FORMATS,
+        choices=FORMAT_ARGUMENTS,
+        default=list(FORMAT_ARGUMENTS),
         metavar="FORMAT",
-        help=", ".join(FORMATS),
+        help=", ".join(FORMAT_ARGUMENTS),
     )
     parser.add_argument(
         "--peer",
@@ -607,7 +602,7 @@ def main(arguments=None):
     )
     parser.add_argument(
         "--together",
-        type=integer(1, 1000),
+        type=terminal.whole(1, 1000),
         default=1,
         metavar="N",
         help="measure N runs as one program as well, against one after the other",
@@ -629,7 +624,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.worker:
         task, what = options.worker
-        if what in FORMATS:
+        if what in FORMAT_ARGUMENTS:
             return worker(task, what, options.device, options.together)
         return {"floor": floor, "layers": layers}[what](task, options.device)
     if options.rounds < 1:

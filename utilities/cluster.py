@@ -13,7 +13,9 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from runs import RunError, Settings
+import terminal
+from errors import RunError
+from settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 RETRIES = 10  # lost workers that a run survives
@@ -34,9 +36,7 @@ def train_on_ray(sweep, address, cpus, gpus):
     options = replace(
         sweep.options,
         out=sweep.options.out.resolve(),
-        data=Path(sweep.options.data or os.environ.get("PYLEARN2_DATA_PATH") or "data").resolve()
-        if sweep.options.data or not sweep.options.sample
-        else Path("data/sample").resolve(),
+        data=terminal.data_folder(sweep.options.data, sweep.options.sample).resolve(),
     )
     environment = {"PYTHONPATH": str(ROOT), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     environment |= {name: os.environ[name] for name in ("SVHN_LOCAL_PATH",) if name in os.environ}

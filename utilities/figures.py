@@ -15,8 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from runs import Run, RunError, Settings, describe, load_npz
-from utilities.cifar10_preprocessing import Parser
+from errors import FileError, RunError
+from files import load_npz
+from records.folder import RunFolder
+from settings import Settings
+from terminal import Parser
 from utilities.results import by_settings, collect, mean_and_deviation
 
 # Distinct in grey as well as in colour.
@@ -51,7 +54,7 @@ SWEPT = {  # figure of the paper -> what it is drawn against, its axis, what eve
 
 
 def existing(folder):
-    run = Run(folder)
+    run = RunFolder(folder)
     if not run.exists:
         raise RunError(f"{folder} is not a run folder")
     return run
@@ -60,9 +63,8 @@ def existing(folder):
 def label(run):
     """What tells a run from others."""
     config = run.config()
-    return " ".join(
-        describe(Settings(**config["settings"])) + (["(sample)"] if config.get("sample") else [])
-    )
+    words = Settings(**config["settings"]).words()
+    return " ".join([*words, *(["(sample)"] if config.get("sample") else [])])
 
 
 def pyplot():
@@ -349,10 +351,8 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     kind = arguments[0] if arguments and arguments[0] in KINDS else None
     parser = Parser(
-        prog="python -m utilities.figures" + (f" {kind}" if kind else ""),
-        allow_abbrev=False,
-        description=KINDS[kind] if kind else __doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "python -m utilities.figures" + (f" {kind}" if kind else ""),
+        KINDS[kind] if kind else __doc__,
     )
     one = kind in ("ranges", "filters")
     parser.add_argument(
@@ -392,7 +392,7 @@ def main(arguments=None):
             paths, remarks = paper(a.runs, a.out, a.sample)
         if not paths:
             raise RunError("nothing to draw: " + "; ".join(remarks))
-    except (RunError, OSError) as error:
+    except (RunError, FileError, OSError) as error:
         parser.error(error)
     print("\n".join([*map(str, paths), *remarks]))
     return 0

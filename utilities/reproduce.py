@@ -11,16 +11,16 @@ of the networks or formats is smaller. What it will cost is said before it start
 missing.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
-from runs import RunError, Settings
+from errors import RunError
+from settings import FORMAT_ARGUMENTS, SEED, Settings
+from tasks import TASKS
+from terminal import Parser
 from utilities import figures, results, sweep
-from utilities.cifar10_preprocessing import Parser
 
-TASKS = results.TASKS
 SMALL_EPOCHS = {"PI_MNIST": 20, "MNIST": 3, "CIFAR10": 3, "SVHN": 1}
 DFXP = (100, 0.0001, 2)
 # The bit-widths around the knees, and the other points of each figure: (full, small).
@@ -40,26 +40,35 @@ POINTS = {
     ),
 }
 BENCHMARK = Path(__file__).resolve().parent.parent / "results" / "benchmark.json"
-BATCHES = {"PI_MNIST": 500, "MNIST": 390, "CIFAR10": 351, "SVHN": 4674}  # of an epoch
+# Of a data set: examples that are trained on, and examples that are tested after each epoch.
+EXAMPLES = {"mnist": (50_000, 20_000), "cifar10": (45_000, 15_000), "svhn": (598_388, 32_032)}
+SAME_NETWORK = {"SVHN": "CIFAR10"}  # task -> the one whose times it has
+
+
+def small_epochs(task):
+    """How many epochs of a task --scale small trains."""
+    return SMALL_EPOCHS.get(task) or max(1, TASKS[task].epochs // 40)
+
+
+def table_formats(task):
+    """The formats of a task's column in the table: the paper's, or all where the paper has none."""
+    return [name for name in FORMAT_ARGUMENTS if name in (TASKS[task].paper or FORMAT_ARGUMENTS)]
 
 
 def wanted(item, task=None, small=False, seeds=1):
-    """The runs.Settings behind an item, in order of value."""
+    """The Settings behind an item, in order of value."""
 
     def setting(task, number_format, *numbers):
-        own = {"epochs": SMALL_EPOCHS[task] if small else None}
+        numbers = numbers or FORMAT_ARGUMENTS[number_format].published
+        epochs = small_epochs(task) if small else None
         return [
-            Settings(task, number_format, *numbers, seed=seed, **own)
-            for seed in range(sweep.SEED, sweep.SEED + seeds)
+            Settings(task, number_format, *numbers, seed=seed, epochs=epochs)
+            for seed in range(SEED, SEED + seeds)
         ]
 
     if item == "table":
-        rows = [
-            (t, f, *numbers)
-            for t in ([task] if task else TASKS)
-            for f, (numbers, _) in results.ROWS.items()
-        ]
-        return [s for row in rows for s in setting(*row)]
+        tasks = [task] if task else [name for name in TASKS if TASKS[name].paper]
+        return [s for t in tasks for f in table_formats(t) for s in setting(t, f)]
     task, points = task or "PI_MNIST", POINTS[item][small]
     rows = [(task, "FLP")]
     if item == "fig1":
@@ -80,54 +89,52 @@ def wanted(item, task=None, small=False, seeds=1):
     return [s for row in rows for s in setting(*row)]
 
 
-def cost(settings, epochs):
-    """Hours that runs take, at the speed of the committed benchmark: two CPU cores."""
+def cost(settings):
+    """Hours that runs take at the speed of the committed benchmark, and what it has not measured."""
     report = json.loads(BENCHMARK.read_text())
     rows = {(r["task"], name): row for r in report["results"] for name, row in r["formats"].items()}
     hours = 0.0
-    for s, n in zip(settings, epochs, strict=True):
-        row = rows["CIFAR10" if s.task == "SVHN" else s.task, s.format]
-        passes = n + (s.init_epochs if s.format == "DFXP" else 0)
-        test_images = {"CIFAR10": 15_000, "SVHN": 32_032}.get(s.task, 20_000)
-        hours += (
-            passes * BATCHES[s.task] * row["ms_per_batch"]["median"]
-            + (n + 1) * test_images * row["ms_per_test_image"]["median"]
-        ) / 3.6e6
-    return hours
+    unknown = set()
+    for s in settings:
+        task = TASKS[s.task]
+        row = rows.get((SAME_NETWORK.get(s.task, s.task), s.format))
+        if row is None or task.data_set not in EXAMPLES:
+            unknown.add(f"{s.task} {s.format}")
+            continue
+        trained, tested = EXAMPLES[task.data_set]
+        batches = trained // task.batch_size * (s.last_epoch + s.init_epochs)
+        images = tested * (s.last_epoch + 1)
+        milliseconds = batches * row["ms_per_batch"]["median"]
+        milliseconds += images * row["ms_per_test_image"]["median"]
+        hours += milliseconds / 3.6e6
+    return hours, sorted(unknown)
 
 
 def announce(item, settings, small, jobs):
     """What is going to be done, and what it will cost."""
-    from model import TASKS as SCHEDULES
-
-    epochs = [s.epochs or SCHEDULES[s.task].epochs for s in settings]
     print(f"{item}: {len(settings)} runs, {len(settings) - jobs} of them finished already")
     if small:
         shrunk = {s.task: s.epochs for s in settings}
         print(
             "small scale: "
             + ", ".join(
-                f"{n} epochs of {task} instead of {SCHEDULES[task].epochs}"
+                f"{n} epochs of {task} instead of {TASKS[task].epochs}"
                 for task, n in shrunk.items()
             )
             + ("" if item == "table" else ", and fewer points")
             + "; the networks and formats are the published ones"
         )
-    hours = cost(settings, epochs)
+    hours, unknown = cost(settings)
+    time = f"{hours:.0f} hours" if hours > 3 else f"{60 * hours:.0f} minutes"
     print(
-        f"all of them take about {f'{hours:.0f} hours' if hours > 3 else f'{60 * hours:.0f} minutes'} on two CPU cores "
-        "(results/benchmark.json)",
+        f"all of them take about {time} on two CPU cores (results/benchmark.json)"
+        + (f", but for {', '.join(unknown)}, which it does not have" if unknown else ""),
         flush=True,
     )
 
 
 def main(arguments=None):
-    parser = Parser(
-        prog="python -m utilities.reproduce",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m utilities.reproduce", __doc__)
     parser.add_argument("item", choices=("table", *POINTS), help="what to reproduce")
     parser.add_argument(
         "--task", choices=TASKS, help="for this task only (default: table all, figures PI_MNIST)"

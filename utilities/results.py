@@ -13,16 +13,12 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runs import NEEDED, NUMBERS, Run, RunError, Settings, write_atomically
-from utilities.cifar10_preprocessing import Parser
-
-TASKS = ("PI_MNIST", "MNIST", "CIFAR10", "SVHN")
-ROWS = {  # format -> its numbers, and the paper's test errors in %, task by task
-    "FLP": ((), (1.05, 0.51, 14.05, 2.71)),
-    "HFLP": ((), (1.10, 0.51, 14.14, 3.02)),
-    "FXP": ((5, 19, 19), (1.39, 0.57, 15.98, 2.97)),
-    "DFXP": ((5, 9, 11, 100, 0.0001, 2), (1.28, 0.59, 14.82, 4.95)),
-}
+from errors import RunError
+from files import write_atomically
+from records.folder import RunFolder
+from settings import FORMAT_ARGUMENTS, NUMBERS, Settings
+from tasks import TASKS
+from terminal import Parser
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def collect(folders, sample=False):
             raise RunError(f"{folder} holds no run folder (nothing there has a config.json)")
         for path in configs:
             try:
-                run = Run(path.parent)
+                run = RunFolder(path.parent)
                 config, records = run.config(), run.records()
             except RunError as error:
                 remarks.append(str(error))
@@ -104,33 +100,33 @@ def mean_and_deviation(values):
 
 def command(settings):
     """The command line of a run, but for its seed."""
-    numbers = [str(getattr(settings, name)) for name in NUMBERS[: NEEDED[settings.format]]]
-    epochs = ["--epochs", str(settings.epochs)] if settings.epochs is not None else []
-    streams = ["--streams", settings.streams] if settings.streams != "device" else []
-    return " ".join(["main.py", settings.task, settings.format, *numbers, *epochs, *streams])
+    return " ".join(settings.command(seed=False))
+
+
+def published(seed=0):
+    """{settings: the paper's test error in %} of every entry of its table, task by task."""
+    return {
+        Settings.published(task, number_format, seed=seed): error
+        for task, how in TASKS.items()
+        for number_format in FORMAT_ARGUMENTS
+        if (error := how.paper.get(number_format)) is not None
+    }
+
+
+def in_order(settings):
+    """What settings are sorted by: task, format, numbers."""
+    numbers = [getattr(settings, number.name) for number in NUMBERS]
+    task = list(TASKS).index(settings.task)
+    number_format = list(FORMAT_ARGUMENTS).index(settings.format)
+    return task, number_format, *numbers, settings.epochs or 0, settings.streams
 
 
 def table(outcomes):
     """(rows, missing): a row for each group of runs, the published settings first; the commands of which there is none."""
     groups, rows, missing = by_settings(outcomes), [], []
-    published = {}
-    for k, task in enumerate(TASKS):
-        for number_format, (numbers, errors) in ROWS.items():
-            settings = Settings(
-                task, number_format, **dict(zip(NUMBERS, numbers, strict=False)), seed=0
-            )
-            published[settings] = errors[k]
-    others = sorted(
-        (s for s in groups if s not in published),
-        key=lambda s: (
-            TASKS.index(s.task),
-            list(ROWS).index(s.format),
-            *(getattr(s, name) for name in NUMBERS),
-            s.epochs or 0,
-            s.streams,
-        ),
-    )
-    for settings in [*published, *others]:
+    papers = published()
+    others = sorted((s for s in groups if s not in papers), key=in_order)
+    for settings in [*papers, *others]:
         if settings not in groups:
             missing.append(command(settings))
             continue
@@ -138,7 +134,7 @@ def table(outcomes):
         complete = [o for o in group if o.complete]
         for shown in ([complete] if complete else []) + [[o] for o in group if not o.complete]:
             mean, deviation = mean_and_deviation([o.error for o in shown])
-            paper = published.get(settings) if complete and shown is complete else None
+            paper = papers.get(settings) if complete and shown is complete else None
             last, epochs = shown[0].last["epoch"], shown[0].epochs
             rows.append(
                 {
@@ -149,7 +145,7 @@ def table(outcomes):
                     "runs": len(shown),
                     "error": mean,
                     "deviation": deviation if len(shown) > 1 else None,
-                    "paper": published.get(settings),
+                    "paper": papers.get(settings),
                     "difference": mean - paper if paper is not None else None,
                     "device": ", ".join(sorted({o.config.get("device", "?") for o in shown})),
                     "hours": statistics.mean(o.hours for o in shown),
@@ -206,7 +202,7 @@ def as_csv(rows):
 
 
 def main(arguments=None):
-    parser = Parser(prog="python -m utilities.results", description=__doc__, allow_abbrev=False)
+    parser = Parser("python -m utilities.results", __doc__)
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUNS", help="run folders, or folders that hold them"
     )

@@ -22,22 +22,24 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import main as program
-from datasets import DataError
-from runs import (
-    LIMITS,
-    NEEDED,
-    NUMBERS,
-    Run,
+import datasets
+import terminal
+from errors import (
+    DataError,
+    DeviceFailed,
+    Diverged,
+    ProgramError,
     RunError,
-    Settings,
+    RunInUse,
+    SettingsError,
     Stopped,
-    Watcher,
-    write_atomically,
 )
-from utilities.cifar10_preprocessing import Parser
+from files import write_atomically
+from records.folder import RunFolder
+from records.watcher import Watcher
+from settings import EPOCHS, FORMAT_ARGUMENTS, NUMBERS, SEED, STREAMS, Settings, known
+from tasks import TASKS
 
-SEED = 1234
 GPU_TOGETHER = 8  # runs at a time, unless asked otherwise; a CPU does one after the other, which is faster there
 MOST_RUNS = 100_000
 ENDED = ("finished", "diverged", "failed")
@@ -47,39 +49,34 @@ ENDED = ("finished", "diverged", "failed")
 
 
 def expand(text):
-    """The words that a list or range stands for: "5:7,9" -> 5, 6, 7, 9. ArgumentTypeError if it is neither."""
+    """The words that a list or range stands for: "5:7,9" -> 5, 6, 7, 9; SettingsError if neither."""
     words = []
     for part in text.strip().split(","):
         if ":" not in part:
             words.append(part)
             continue
         if not re.fullmatch(r"[+-]?\d{1,9}:[+-]?\d{1,9}(:\d{1,9})?", part):
-            raise argparse.ArgumentTypeError(
-                f"{part!r} is no range of whole numbers, such as 5:12 or 5:13:2"
-            )
+            raise SettingsError(f"{part!r} is no range of whole numbers, such as 5:12 or 5:13:2")
         low, high, step = (*map(int, part.split(":")), 1)[:3]
         if not (0 < step and low <= high < low + step * MOST_RUNS):
-            raise argparse.ArgumentTypeError(f"the range {part!r} has no number, or too many")
+            raise SettingsError(f"the range {part!r} has no number, or too many")
         words += map(str, range(low, high + 1, step))
     if "" in words:
-        raise argparse.ArgumentTypeError(f"{text!r} has an empty word")
+        raise SettingsError(f"{text!r} has an empty word")
     return words
 
 
 def product(words, seeds=1, **options):
-    """The runs.Settings of all combinations of `words`, one for each seed, each once."""
+    """The Settings of all combinations of `words`, one for each seed, each once."""
     tasks, formats, *numbers = map(expand, words)
     settings = []
     for task, number_format, seed in itertools.product(tasks, formats, range(SEED, SEED + seeds)):
-        needed = numbers[: NEEDED.get(number_format, 0)]
+        known(number_format, FORMAT_ARGUMENTS, "FORMAT")
+        needed = numbers[: FORMAT_ARGUMENTS[number_format].needs]
         for combination in itertools.product(*needed):
-            settings.append(
-                Settings(
-                    **program.settings_of(task, number_format, combination, seed=seed, **options)
-                )
-            )
+            settings.append(Settings.parse(task, number_format, combination, seed=seed, **options))
             if len(settings) > MOST_RUNS:
-                raise argparse.ArgumentTypeError(f"these are more than {MOST_RUNS} runs")
+                raise SettingsError(f"these are more than {MOST_RUNS} runs")
     return list(dict.fromkeys(settings))
 
 
@@ -96,11 +93,7 @@ class Options:
 
     def command(self, settings):
         """The command that trains the same run alone."""
-        numbers = [str(getattr(settings, name)) for name in NUMBERS[: NEEDED[settings.format]]]
-        words = ["main.py", settings.task, settings.format, *numbers]
-        words += ["--epochs", str(settings.epochs)] if settings.epochs is not None else []
-        words += ["--seed", str(settings.seed)] if settings.seed != SEED else []
-        words += ["--streams", settings.streams] if settings.streams != "device" else []
+        words = settings.command()
         words += ["--stop-after", str(self.stop_after)] if self.stop_after is not None else []
         return words + [f"--{name}" for name in ("sample", "deterministic") if getattr(self, name)]
 
@@ -115,11 +108,11 @@ class Job:
     record: dict = field(default_factory=dict)  # of the last epoch
     last_epoch: int | None = None
     why: str = ""
-    opened: Run | None = None  # while it is locked
+    opened: RunFolder | None = None  # while it is locked
 
     @property
-    def run(self):
-        return Run(self.folder)
+    def run(self) -> RunFolder:
+        return RunFolder(self.folder)
 
 
 # --------------------------------------------------------------------------------------------- several as one program
@@ -191,7 +184,7 @@ class Sweep:
 
     Parameters
     ----------
-    settings : list of runs.Settings
+    settings : list of Settings
     options : Options
     together : int or None
         How many runs at a time; None: what suits the device.
@@ -204,7 +197,7 @@ class Sweep:
             None,
             {},
         )  # task -> its data
-        self.jobs = [Job(s, options.out / program.run_name(s, options.sample)) for s in settings]
+        self.jobs = [Job(s, options.out / s.folder_name(options.sample)) for s in settings]
         self.table = Table(self, out or sys.stdout)
 
     @property
@@ -217,7 +210,7 @@ class Sweep:
             raise RunError(f"{self.options.out} is a file; give a folder with --out")
         for job in self.jobs:
             if job.run.exists:
-                job.run.check(job.settings)
+                job.run.check_settings(job.settings)
                 if record := job.run.finished(self.options.stop_after):
                     job.status, job.record = "finished", record
 
@@ -225,9 +218,10 @@ class Sweep:
         """The jobs that are not; those without data are marked. DataError if there is none with data."""
         jobs = [job for job in self.jobs if job.status not in ENDED]
         tasks, errors = dict.fromkeys(job.settings.task for job in jobs), {}
+        folder = terminal.data_folder(self.options.data, self.options.sample)
         for task in tasks:
             try:
-                self._data[task] = program.load_data(task, self.options)
+                self._data[task] = datasets.load(TASKS[task].data_set, folder, self.options.sample)
             except DataError as error:
                 errors[task] = error
         if errors and len(errors) == len(tasks):
@@ -285,7 +279,10 @@ class Sweep:
                 run.check_data(data.identity)
             run.lock()
         except RunError as error:
-            job.status, job.why = ("in use" if "in use" in str(error) else "failed"), str(error)
+            job.status, job.why = (
+                ("in use" if isinstance(error, RunInUse) else "failed"),
+                str(error),
+            )
             self.table.say(error)
             return False
         if run.exists and (
@@ -295,17 +292,9 @@ class Sweep:
             run.unlock()
             return False
         if not run.exists:
-            from model import TASKS
-
-            epochs = (
-                TASKS[job.settings.task].epochs
-                if job.settings.epochs is None
-                else job.settings.epochs
-            )
             run.start(
                 self.options.command(job.settings),
                 job.settings,
-                epochs,
                 data.identity,
                 compilation.device_name(),
                 sample=self.options.sample,
@@ -331,14 +320,13 @@ class Sweep:
         self.write_summary()
 
     def _follow(self, job, trainer, team):
-        from compilation import DeviceError
-        from trainer import Diverged
+        from records.follow import follow
 
         stop = self.options.stop_after
         job.last_epoch = trainer.epochs if stop is None else min(stop, trainer.epochs)
         self.table.change(job, "running")
         try:
-            for record in job.opened.follow(trainer, job.last_epoch, JobWatcher(job, self)):
+            for record in follow(job.opened, trainer, job.last_epoch, JobWatcher(job, self)):
                 job.record = record
                 self.table.show()
             self.table.change(job, "finished")
@@ -346,7 +334,7 @@ class Sweep:
             self.table.change(job, "interrupted")
         except Diverged as error:
             self.table.change(job, "diverged", str(error))
-        except (RunError, DataError, OSError, DeviceError, MemoryError) as error:
+        except (RunError, DataError, OSError, DeviceFailed, MemoryError) as error:
             self.table.change(
                 job, "failed", " ".join(str(error).split())[:300] or type(error).__name__
             )
@@ -359,7 +347,8 @@ class Sweep:
 
     def write_summary(self):
         """summary.csv: a line for each run, in the order of the command line. No times: only what a run determines."""
-        names = ["task", "format", *NUMBERS, "epochs", "seed", "streams"]
+        numbers = [number.name for number in NUMBERS]
+        names = ["task", "format", *numbers, "epochs", "seed", "streams"]
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(
@@ -367,14 +356,7 @@ class Sweep:
         )
         for job in self.jobs:
             own, r = asdict(job.settings), job.record
-            shown = {
-                "task",
-                "format",
-                "seed",
-                "streams",
-                "epochs",
-                *NUMBERS[: NEEDED[job.settings.format]],
-            }
+            shown = {"task", "format", "seed", "streams", "epochs", *job.settings.numbers}
             errors = [
                 round(r[k], 6) if r else "" for k in ("best_validation_error", "best_test_error")
             ]
@@ -474,24 +456,20 @@ def add_options(parser):
     """What sweep and reproduce have in common."""
     parser.add_argument(
         "--seeds",
-        type=program.integer(1, 1000),
+        type=terminal.whole(1, 1000),
         default=1,
         metavar="N",
         help=f"N runs of each, with the seeds {SEED}, {SEED + 1}, ... (default 1)",
     )
     parser.add_argument(
         "--out",
-        type=program.folder,
+        type=terminal.folder,
         default=Path("runs"),
         metavar="DIR",
         help="where the run folders are, and summary.csv (default: runs)",
     )
-    parser.add_argument("--data", type=program.folder, metavar="DIR", help="as in main.py")
-    parser.add_argument("--sample", action="store_true", help="as in main.py")
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "gpu"), default="auto", help="as in main.py"
-    )
-    parser.add_argument("--deterministic", action="store_true", help="as in main.py")
+    terminal.add_data_options(parser)
+    terminal.add_device_options(parser)
     parser.add_argument(
         "--together",
         type=count_or_auto,
@@ -509,7 +487,7 @@ def add_options(parser):
     )
     parser.add_argument(
         "--cpus",
-        type=program.integer(1, 4096),
+        type=terminal.whole(1, 4096),
         default=1,
         metavar="N",
         help="with --ray: processor cores for a run (default 1)",
@@ -524,7 +502,7 @@ def add_options(parser):
 
 
 def count_or_auto(text):
-    return None if text == "auto" else program.integer(1, 1000)(text)
+    return None if text == "auto" else terminal.whole(1, 1000)(text)
 
 
 def fraction(text):
@@ -555,11 +533,11 @@ def execute(name, settings, a, stop_after=None):
 
             train_on_ray(sweep, a.ray, a.cpus, a.gpus)
         sweep.write_summary()
-    except (RunError, DataError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2, sweep
+    except ProgramError as error:
+        terminal.say(name, error)
+        return error.status, sweep
     except OSError as error:
-        print(f"{name}: {error}; the same command goes on", file=sys.stderr)
+        terminal.say(name, f"{error}; the same command goes on")
         return 1, sweep
     finally:
         for number, handler in previous.items():
@@ -567,33 +545,24 @@ def execute(name, settings, a, stop_after=None):
     done = sum(job.status == "finished" for job in sweep.jobs)
     sweep.table.say(f"{done} of {len(sweep.jobs)} runs finished; {sweep.summary_path}")
     if sweep.ending:
-        print(f"{name}: interrupted; the same command goes on", file=sys.stderr)
+        terminal.say(name, "interrupted; the same command goes on")
         return 128 + sweep.ending, sweep
     return (0 if done == len(sweep.jobs) else 1), sweep
 
 
 def main(arguments=None):
-    parser = Parser(
-        prog="python -m utilities.sweep",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = terminal.Parser("python -m utilities.sweep", __doc__)
     parser.add_argument(
         "words",
         nargs="*",
         metavar="TASK FORMAT ...",
         help="as in main.py, each a word, a list or a range",
     )
+    parser.add_argument("--epochs", type=terminal.number(EPOCHS), metavar="N", help="as in main.py")
     parser.add_argument(
-        "--epochs", type=program.integer(*LIMITS["epochs"]), metavar="N", help="as in main.py"
+        "--stop-after", type=terminal.whole(0, 10**6), metavar="K", help="as in main.py"
     )
-    parser.add_argument(
-        "--stop-after", type=program.integer(0, 10**6), metavar="K", help="as in main.py"
-    )
-    parser.add_argument(
-        "--streams", choices=("device", "published"), default="device", help="as in main.py"
-    )
+    parser.add_argument("--streams", choices=STREAMS, default=STREAMS[0], help="as in main.py")
     add_options(parser)
     words = sys.argv[1:] if arguments is None else arguments
     # "-5:5" would be taken for an option; a word with a blank is not.
@@ -604,7 +573,7 @@ def main(arguments=None):
         )
     try:
         settings = product(a.words, a.seeds, epochs=a.epochs, streams=a.streams)
-    except argparse.ArgumentTypeError as error:
+    except SettingsError as error:
         parser.error(error)
     status, _ = execute("sweep", settings, a, a.stop_after)
     return status
