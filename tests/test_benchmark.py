@@ -14,11 +14,11 @@ import pytest
 
 from model import Network
 from tasks import TASKS
-from utilities import benchmark
+from utilities import benchmark, benchmark_processes, benchmark_table, benchmark_worker
 
 
 def products(task, batch_size):
-    return benchmark.products(Network(task, "FLP", np.random.RandomState(0)), batch_size)
+    return benchmark_worker.products(Network(task, "FLP", np.random.RandomState(0)), batch_size)
 
 
 def test_matrix_products_of_a_step():
@@ -66,7 +66,7 @@ def test_table():
             }
         ]
     }
-    head, _, flp, fxp, _, _, _, checkpoints, _, _, _, _, together, _ = benchmark.markdown(
+    head, _, flp, fxp, _, _, _, checkpoints, _, _, _, _, together, _ = benchmark_table.markdown(
         report
     ).splitlines()
     assert (
@@ -96,13 +96,13 @@ def test_table_of_layers():
         }
     ]
     report = {"results": [{"task": "MNIST", "formats": {}, "layers": rows}]}
-    assert benchmark.markdown(report).splitlines()[-1] == (
+    assert benchmark_table.markdown(report).splitlines()[-1] == (
         "| MNIST | layer0 | forward | 8.0 (4.0 - 16.0) | 4.0 (2.0 - 8.0) | 2.00 (1.00 - 4.00) |"
     )
 
 
 def test_layers_are_measured():
-    rows = benchmark.measure_layers("MNIST", 2, "cpu", lambda text: None)
+    rows = benchmark_processes.measure_layers("MNIST", 2, "cpu", lambda text: None)
     names = [("layer0", "forward"), ("layer0", "filters")]  # its input needs no gradient
     names += [
         (layer, product)
@@ -112,7 +112,7 @@ def test_layers_are_measured():
     assert [(row["layer"], row["product"]) for row in rows] == names
     assert (
         all(row["ours_ms"]["min"] > 0 and row["blas_ms"]["min"] > 0 for row in rows)
-        and not benchmark.Process.running
+        and not benchmark_processes.Process.running
     )
 
 
@@ -137,7 +137,7 @@ def test_a_whole_benchmark(tmp_path):
     ]
     run = subprocess.run(
         [sys.executable, "-m", "utilities.benchmark", *command],
-        cwd=benchmark.ROOT,
+        cwd=benchmark_processes.ROOT,
         capture_output=True,
         text=True,
         timeout=300,
@@ -198,7 +198,7 @@ def living(group):
 def test_a_signal_ends_every_process(number, status, tmp_path):
     run = subprocess.Popen(
         [sys.executable, "-m", "utilities.benchmark", "--tasks", "PI_MNIST", "--formats", "FLP"],
-        cwd=benchmark.ROOT,
+        cwd=benchmark_processes.ROOT,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from utilities import figures
+from utilities import figures, pictures
 
 
 def test_filters_are_tiled_in_order_and_scaled():
     W = np.zeros((3, 3, 2, 2), "float32")
     W[0, 0] = 2.0  # all red, at its own maximum
     W[1, 2, 0, 0] = -0.5
-    picture = figures.tile(W)
+    picture = pictures.tile(W)
     assert picture.shape == (5, 5, 3)
     assert (picture[:2, :2] == [1.0, 0.5, 0.5]).all()
     assert (picture[0, 3] == [0.5, 0.5, 0.0]).all() and (picture[1, 4] == 0.5).all()
     assert (picture[3:5, :2] == 0.5).all() and (picture[2] == 1.0).all()
-    assert figures.tile(np.ones((784, 4), "float32")).shape == (57, 57, 3)
+    assert pictures.tile(np.ones((784, 4), "float32")).shape == (57, 57, 3)
 
 
 def test_curves_of_a_run(sample, tmp_path):

@@ -19,7 +19,7 @@ import main
 from errors import DataError
 from files import load_npz
 from settings import Settings
-from utilities import figures, reproduce, results, sweep
+from utilities import figures, outcomes, paper_figures, reproduce, results, sweep, sweeping
 
 WORDS = ["PI_MNIST", "FLP,DFXP", "5", "9:10", "11", "10", "0.0001", "1"]
 NAMES = [
@@ -64,7 +64,7 @@ def test_a_run_is_the_one_that_its_command_trains():
         *sweep.product(WORDS, seeds=2, epochs=7),
         *sweep.product(["SVHN", "FXP", " -3:-2", "9", "11"]),
     ):
-        command = sweep.Options().command(settings)
+        command = sweeping.Options().command(settings)
         assert arguments.parse(command[1:]).settings == settings
 
 
@@ -141,7 +141,9 @@ def test_a_task_without_data_does_not_end_the_others(sample, tmp_path, capsys, m
     assert sweep.main(words) == 1
     out = capsys.readouterr().out
     assert "no SVHN here" in out and "1 of 2 runs finished" in out
-    assert [row["status"] for row in csv.DictReader((tmp_path / "summary.csv").read_text().splitlines())] == [
+    assert [
+        row["status"] for row in csv.DictReader((tmp_path / "summary.csv").read_text().splitlines())
+    ] == [
         "finished",
         "failed",
     ]
@@ -168,7 +170,7 @@ def alone(sample, tmp_path_factory):
     """The runs of WORDS, each trained by main.py."""
     folder = tmp_path_factory.mktemp("alone")
     for settings, name in zip(sweep.product(WORDS), NAMES, strict=True):
-        command = sweep.Options(sample=True, stop_after=3).command(settings)[1:]
+        command = sweeping.Options(sample=True, stop_after=3).command(settings)[1:]
         assert main.main([*command, "--data", str(sample), "--out", str(folder / name)]) == 0
     return folder
 
@@ -490,9 +492,9 @@ def test_lines_of_the_papers_figures(tmp_path):
         up_bits=31,
         seed=9,
     )
-    outcomes, _ = results.collect([tmp_path])
-    key, _, common = figures.SWEPT["fig2"]
-    lines, without = figures.sweep_lines(outcomes, key, common)
+    collected, _ = outcomes.collect([tmp_path])
+    key, _, common = paper_figures.SWEPT["fig2"]
+    lines, without = paper_figures.sweep_lines(collected, key, common)
     fxp, dfxp = (
         next(points for rest, points in lines.items() if rest.format == f) for f in ("FXP", "DFXP")
     )
@@ -562,7 +564,7 @@ def test_what_would_be_reproduced(item, scale, tmp_path, capsys, monkeypatch):
     if item == "table":
         assert len(settings) == 16
     else:
-        key, _, common = figures.SWEPT[item]
+        key, _, common = paper_figures.SWEPT[item]
         swept = [s for s in settings if all(getattr(s, n) in v for n, v in common.items())]
         assert len({getattr(s, key) for s in swept}) >= 5 and "FLP" in {s.format for s in settings}
         assert len(swept) == len(settings) - 1

@@ -19,7 +19,9 @@ from errors import RunError
 from settings import FORMAT_ARGUMENTS, SEED, Settings
 from tasks import TASKS
 from terminal import Parser
-from utilities import figures, results, sweep
+from utilities import paper_figures, results_table, sweeping
+from utilities.outcomes import collect
+from utilities.sweep_program import add_options, execute
 
 SMALL_EPOCHS = {"PI_MNIST": 20, "MNIST": 3, "CIFAR10": 3, "SVHN": 1}
 DFXP = (100, 0.0001, 2)
@@ -145,12 +147,12 @@ def main(arguments=None):
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be trained, and what it would cost"
     )
-    sweep.add_options(parser)
+    add_options(parser)
     a = parser.parse_args(arguments)
     small = a.scale == "small"
     settings = wanted(a.item, a.task, small, a.seeds)
     try:
-        planned = sweep.Sweep(settings, sweep.Options(a.out, a.data, a.sample))
+        planned = sweeping.Sweep(settings, sweeping.Options(a.out, a.data, a.sample))
         planned.check()
         announce(a.item, settings, small, sum(job.status != "finished" for job in planned.jobs))
     except (RunError, OSError) as error:
@@ -159,15 +161,15 @@ def main(arguments=None):
         for job in planned.jobs:
             print(f"{job.status:<9} python {' '.join(planned.options.command(job.settings))}")
         return 0
-    status, done = sweep.execute("reproduce", settings, a)
+    status, done = execute("reproduce", settings, a)
     folders = [job.folder for job in done.jobs if job.record]
     if status >= 128 or not folders:
         return status
     if a.item == "table":
-        rows, missing = results.table(results.collect(folders, a.sample)[0])
-        print(results.terminal(rows), end="")
+        rows, missing = results_table.table(collect(folders, a.sample)[0])
+        print(results_table.terminal(rows), end="")
     else:
-        paths, remarks = figures.paper(folders, a.out, a.sample, [a.item])
+        paths, remarks = paper_figures.paper(folders, a.out, a.sample, [a.item])
         print("\n".join([*map(str, paths), *remarks]))
     return status
 

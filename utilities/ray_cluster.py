@@ -101,7 +101,7 @@ def _look(job, table):
 def train_one(settings, options, cores):
     """Train one run, in a worker; (status, last record, why)."""
     take_cores(cores)
-    from utilities.sweep import Sweep
+    from utilities.sweeping import Sweep
 
     with open(os.devnull, "w") as nowhere:
         deadline = time.monotonic() + LOCKED_SECONDS
