@@ -1,24 +1,24 @@
 """Pictures made from run folders.
 
-    python -m utilities.figures RUNS [RUNS ...] -o DIR            the paper's figures, as far as there are runs for them
+    python -m utilities.figures RUNS [RUNS ...] -o DIR            the paper's figures
     python -m utilities.figures curves RUN [RUN ...] -o FILE      learning curves
-    python -m utilities.figures ranges RUN -o FILE                ranges and overflow rates of a DFXP run
+    python -m utilities.figures ranges RUN -o FILE                ranges and overflow of a DFXP run
     python -m utilities.figures filters RUN -o FILE               the first layer's filters
 
-RUNS are run folders, or folders that hold them. FILE ends in .png, .svg or .pdf.
+RUNS are run folders, or folders that hold them; the paper's figures are drawn as far as there are
+runs for them. FILE ends in .png, .svg or .pdf.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from errors import FileError, RunError
+from errors import ProgramError, RunError
 from terminal import Parser
-from utilities.paper_figures import paper
+from utilities.paper_figures import draw
 from utilities.pictures import curves, filters, ranges
 
 SUFFIXES = (".png", ".svg", ".pdf")
-
 KINDS = {
     "curves": "learning curves of one or more runs",
     "ranges": "ranges and overflow rates of a DFXP run",
@@ -26,59 +26,63 @@ KINDS = {
 }
 
 
-def picture(text):
+def picture(text: str) -> Path:
+    """An argument type: the path of a picture."""
     path = Path(text)
     if path.suffix not in SUFFIXES:
         raise argparse.ArgumentTypeError(f"{text!r} does not end in {', '.join(SUFFIXES)}")
     return path
 
 
-def main(arguments=None):
-    arguments = sys.argv[1:] if arguments is None else arguments
-    kind = arguments[0] if arguments and arguments[0] in KINDS else None
+def parser_of(kind: str | None) -> Parser:
+    """The command line for a kind of picture, or for the paper's figures."""
     parser = Parser(
-        "python -m utilities.figures" + (f" {kind}" if kind else ""),
+        " ".join(["python -m utilities.figures", *([kind] if kind else [])]),
         KINDS[kind] if kind else __doc__,
     )
-    one = kind in ("ranges", "filters")
     parser.add_argument(
         "runs",
         type=Path,
-        nargs=1 if one else "+",
+        nargs=1 if kind in ("ranges", "filters") else "+",
         metavar="RUN" if kind else "RUNS",
         help="run folder" if kind else "run folders, or folders that hold them",
     )
     if kind:
+        file = f"{kind}.png"
         parser.add_argument(
-            "-o",
-            "--out",
-            type=picture,
-            default=Path(f"{kind}.png"),
-            help=f"picture to write ({kind}.png)",
+            "-o", "--out", type=picture, default=Path(file), help=f"picture to write ({file})"
         )
-    else:
-        parser.add_argument(
-            "-o", "--out", type=Path, default=Path("figures"), metavar="DIR", help="where (figures)"
-        )
-        parser.add_argument(
-            "--sample",
-            action="store_true",
-            help="runs on the generated sample, instead of real data",
-        )
-    a = parser.parse_args(arguments[1:] if kind else arguments)
+        return parser
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("figures"), metavar="DIR", help="where (figures)"
+    )
+    parser.add_argument(
+        "--sample",
+        action="store_true",
+        help="runs on the generated sample, instead of real data",
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    kind = words[0] if words and words[0] in KINDS else None
+    parser = parser_of(kind)
+    a = parser.parse_args(words[1:] if kind else words)
+    paths = [a.out]
+    remarks: list[str] = []
     try:
-        if kind:
-            {
-                "curves": curves,
-                "ranges": lambda runs, out: ranges(*runs, out),
-                "filters": lambda runs, out: filters(*runs, out),
-            }[kind](a.runs, a.out)
-            paths, remarks = [a.out], []
+        if kind == "curves":
+            curves(a.runs, a.out)
+        elif kind == "ranges":
+            ranges(a.runs[0], a.out)
+        elif kind == "filters":
+            filters(a.runs[0], a.out)
         else:
-            paths, remarks = paper(a.runs, a.out, a.sample)
+            paths, remarks = draw(a.runs, a.out, a.sample)
         if not paths:
             raise RunError("nothing to draw: " + "; ".join(remarks))
-    except (RunError, FileError, OSError) as error:
+    except (ProgramError, OSError) as error:
         parser.error(error)
     print("\n".join([*map(str, paths), *remarks]))
     return 0

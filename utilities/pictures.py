@@ -1,14 +1,19 @@
 """Pictures of single runs: learning curves, ranges, filters."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from errors import RunError
 from files import load_npz
 from records.folder import RunFolder
+from records.metrics import Record
 from settings import Settings
 
-# Distinct in grey as well as in colour.
-STYLES = [
+# Colour, line and marker: distinct in grey as well as in colour.
+STYLES: list[tuple[str, Any, str]] = [
     ("black", "-", "o"),
     ("tab:blue", "--", "s"),
     ("tab:orange", "-.", "^"),
@@ -16,25 +21,27 @@ STYLES = [
     ("tab:red", (0, (5, 1)), "v"),
     ("tab:purple", (0, (1, 1)), "P"),
 ]
-
 MOST_POINTS = 80  # of a line of `ranges`
+PICTURE_SIDE = 28  # of what a dense first layer sees
 
 
-def existing(folder):
+def existing(folder: Path) -> RunFolder:
+    """A run folder with a run in it; RunError if there is none."""
     run = RunFolder(folder)
     if not run.exists:
         raise RunError(f"{folder} is not a run folder")
     return run
 
 
-def label(run):
+def label(run: RunFolder) -> str:
     """What tells a run from others."""
     config = run.config()
     words = Settings(**config["settings"]).words()
     return " ".join([*words, *(["(sample)"] if config.get("sample") else [])])
 
 
-def pyplot():
+def pyplot() -> Any:
+    """matplotlib.pyplot, set up so that the same picture is the same file."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -45,67 +52,66 @@ def pyplot():
         "axes.spines.right": False,
         "legend.frameon": False,
         "svg.hashsalt": "figures",
-    }  # the same picture is the same file
+    }
     return plt
 
 
-def save(plt, figure, *paths):
+def save(plt: Any, figure: Any, *paths: Path) -> None:
+    """Write a figure, and be done with it."""
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
 
 
-def curves(folders, out):
-    """Validation (thin) and test error (thick) against the epoch, one style a run, into the picture `out`."""
+def label_decades(plt: Any, axis: Any) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade of a logarithmic axis."""
+    axis.set_major_formatter(plt.matplotlib.ticker.FormatStrFormatter("%g"))
+    axis.set_minor_formatter(plt.matplotlib.ticker.FormatStrFormatter("%g"))
+    axis.set_minor_locator(plt.matplotlib.ticker.LogLocator(subs=(2, 5)))
+
+
+def curves(folders: Sequence[Path], out: Path) -> None:
+    """Validation (thin) and test error (thick) against the epoch, one style a run."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     for i, folder in enumerate(folders):
-        run, (colour, line, _) = existing(folder), STYLES[i % len(STYLES)]
+        run = existing(folder)
+        colour, line, _ = STYLES[i % len(STYLES)]
         records = run.records()
         if not records:
             raise RunError(f"{folder} has no finished epoch to draw")
-        epochs = [r["epoch"] for r in records]
-        axes.plot(
-            epochs,
-            [r["test_error"] for r in records],
-            color=colour,
-            linestyle=line,
-            label=f"{label(run)}, test",
-        )
-        axes.plot(
-            epochs,
-            [r["validation_error"] for r in records],
-            color=colour,
-            linestyle=line,
-            linewidth=0.6,
-            alpha=0.7,
-            label=f"{label(run)}, validation",
-        )
+        epochs = [record["epoch"] for record in records]
+        for what, thin in (("test", {}), ("validation", {"linewidth": 0.6, "alpha": 0.7})):
+            axes.plot(
+                epochs,
+                [record[f"{what}_error"] for record in records],
+                color=colour,
+                linestyle=line,
+                label=f"{label(run)}, {what}",
+                **thin,
+            )
     axes.set(xlabel="epoch", ylabel="error (%)", yscale="log")
-    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        axis(plt.matplotlib.ticker.FormatStrFormatter("%g"))
-    axes.yaxis.set_minor_locator(plt.matplotlib.ticker.LogLocator(subs=(2, 5)))
+    label_decades(plt, axes.yaxis)
     axes.legend()
     save(plt, figure, out)
 
 
-def ranges(folder, out):
-    """Ranges (above) and overflow rates (below) of every layer's signals over a DFXP run, one column a layer.
+def ranges(folder: Path, out: Path) -> None:
+    """Ranges (above) and overflow rates (below) of every layer's signals over a DFXP run.
 
-    Rates of zero are not drawn; the grey line is the rate above which a range grows.
+    One column a layer. Rates of zero are not drawn; the grey line is the rate above which a
+    range grows.
     """
-    from format import SIGNALS
-
     run = existing(folder)
-    records, allowed = (
-        [r for r in run.records() if "ranges" in r],
-        run.config()["settings"]["max_overflow"],
-    )
+    records = [record for record in run.records() if "ranges" in record]
     if not records:
         raise RunError(f"{folder} has no ranges: it is no DFXP run, or has no finished epoch")
-    plt = pyplot()
+    allowed = run.config()["settings"]["max_overflow"]
+    # A range that goes to and fro would be a band: means of some epochs each.
+    window = -(-len(records) // MOST_POINTS)
     layers = len(records[0]["ranges"])
+    plt = pyplot()
     figure, axes = plt.subplots(
         2,
         layers,
@@ -115,47 +121,55 @@ def ranges(folder, out):
         sharey="row",
         squeeze=False,
     )
-    # A range that goes to and fro would be a band: means of some epochs each.
-    window = -(-len(records) // MOST_POINTS)
-    drawn = {}
-    for row, what in enumerate(("ranges", "overflow_rates")):
-        there = [r for r in records if what in r]
-        parts = [there[i : i + window] for i in range(0, len(there), window)]
-        epochs = [np.mean([r["epoch"] for r in part]) for part in parts]
-        drawn[row] = (
-            epochs,
-            np.array([np.mean([r[what] for r in part], axis=0) for part in parts]),
-        )  # (points, layers, 10)
-    for k in range(layers):
-        for row, (epochs, values) in drawn.items():
-            for i, signal in enumerate(SIGNALS):
-                colour, line, _ = STYLES[i // 2]
-                shown = values[:, k, i] * (100 if row else 1)
-                axes[row, k].plot(
-                    epochs,
-                    np.where(shown > 0, shown, np.nan) if row else shown,
-                    color=colour,
-                    linestyle=line,
-                    linewidth=1.6 if i % 2 else 0.8,
-                    label=signal,
-                )
-        axes[0, k].set_title(f"layer {k}", fontsize="medium")
-        axes[0, k].yaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
-        axes[1, k].axhline(100 * allowed, color="0.6", linewidth=0.8)
-        axes[1, k].set(xlabel=f"epoch (means of {window})" if window > 1 else "epoch", yscale="log")
+    draw_signals(axes[0], *means(records, "ranges", window))
+    epochs, rates = means(records, "overflow_rates", window)
+    draw_signals(axes[1], epochs, np.where(rates > 0, 100 * rates, np.nan))
+    for k, (above, below) in enumerate(axes.T):
+        above.set_title(f"layer {k}", fontsize="medium")
+        above.yaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
+        below.axhline(100 * allowed, color="0.6", linewidth=0.8)
+        below.set(xlabel=f"epoch (means of {window})" if window > 1 else "epoch", yscale="log")
     axes[0, 0].set_ylabel("range (integer bits)")
     axes[1, 0].set_ylabel("overflow rate (%)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
     save(plt, figure, out)
 
 
-def tile(W):
-    """First-layer weights as one picture, float64 (rows, columns, 3), each filter scaled to its own largest weight.
+def means(records: list[Record], what: str, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means over so many epochs each: of the epochs, and of values (points, layers, signals)."""
+    there = [record for record in records if what in record]
+    parts = [there[i : i + window] for i in range(0, len(there), window)]
+    epochs = [np.mean([record["epoch"] for record in part]) for part in parts]
+    values = [np.mean([record[what] for record in part], axis=0) for part in parts]
+    layers = np.shape(records[0]["ranges"])
+    return np.array(epochs), np.array(values).reshape(-1, *layers)
+
+
+def draw_signals(axes: Sequence[Any], epochs: np.ndarray, values: np.ndarray) -> None:
+    """A line for each signal, in a picture for each layer."""
+    from format import SIGNALS
+
+    for k, layer in enumerate(axes):
+        for i, signal in enumerate(SIGNALS):
+            colour, line, _ = STYLES[i // 2]
+            layer.plot(
+                epochs,
+                values[:, k, i],
+                color=colour,
+                linestyle=line,
+                linewidth=1.6 if i % 2 else 0.8,
+                label=signal,
+            )
+
+
+def tile(W: np.ndarray) -> np.ndarray:
+    """First-layer weights as one picture, float64 (rows, columns, 3).
 
     W is (filters, channels, rows, columns), of one or three channels, or dense (784, filters).
+    Each filter is scaled to its own largest weight.
     """
     if W.ndim == 2:
-        W = W.T.reshape(-1, 1, 28, 28)
+        W = W.T.reshape(-1, 1, PICTURE_SIDE, PICTURE_SIDE)
     filters = W.transpose(0, 2, 3, 1).astype("float64")
     filters = 0.5 + filters / (2 * np.abs(filters).max(axis=(1, 2, 3), keepdims=True).clip(1e-12))
     count, rows, columns, _ = filters.shape
@@ -163,25 +177,26 @@ def tile(W):
     down = -(-count // across)
     picture = np.ones((down * (rows + 1) - 1, across * (columns + 1) - 1, 3))
     for i, image in enumerate(filters):
-        top, left = i // across * (rows + 1), i % across * (columns + 1)
+        top = i // across * (rows + 1)
+        left = i % across * (columns + 1)
         picture[top : top + rows, left : left + columns] = image
     return picture
 
 
-def filters(folder, out):
+def filters(folder: Path, out: Path) -> None:
     """The first layer's filters at the best epoch, tiled, in colour if they see colours."""
-    path = existing(folder).folder / "best.npz"
+    path = existing(folder).best_path
     W = load_npz(path).get("layer0/W")
-    if (
-        W is None
-        or not W.size
-        or W.ndim not in (2, 4)
-        or W.ndim == 2
-        and len(W) != 784
-        or W.dtype.kind != "f"
-    ):
+    if W is None or not is_first_layer(W):
         raise RunError(f"{path} does not hold the filters of a first layer")
     picture = tile(W)
     zoom = max(1, 800 // picture.shape[0])
     out.parent.mkdir(parents=True, exist_ok=True)
     pyplot().imsave(out, np.kron(picture, np.ones((zoom, zoom, 1))))
+
+
+def is_first_layer(W: np.ndarray) -> bool:
+    """Whether weights can be drawn as pictures."""
+    if W.dtype.kind != "f" or not W.size:
+        return False
+    return W.ndim == 4 and W.shape[1] in (1, 3) or W.ndim == 2 and len(W) == PICTURE_SIDE**2

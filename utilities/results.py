@@ -1,22 +1,23 @@
-"""The paper's table (SPEC section 13) with our figures beside it, from run folders alone.
+"""The paper's table ("Published results") with our figures beside it, from run folders alone.
 
     python -m utilities.results results/ [--markdown FILE] [--csv FILE]
 
-RUNS are run folders, or folders that hold them. Error rates are test errors at the lowest validation error, means and
-standard deviations over the seeds there are. What is missing, or was stopped early, is said.
+RUNS are run folders, or folders that hold them. Error rates are test errors at the lowest
+validation error, means and standard deviations over the seeds there are. What is missing, or was
+stopped early, is said.
 """
 
 import sys
 from pathlib import Path
 
-from errors import RunError
+from errors import ProgramError, RunError
 from files import write_atomically
 from terminal import Parser
 from utilities.outcomes import collect
-from utilities.results_table import as_csv, markdown, table, terminal
+from utilities.results_table import aligned, as_csv, markdown, table
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     parser = Parser("python -m utilities.results", __doc__)
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUNS", help="run folders, or folders that hold them"
@@ -38,15 +39,20 @@ def main(arguments=None):
         rows, missing = table(outcomes)
         for path, text in ((a.markdown, markdown(rows)), (a.csv, as_csv(rows))):
             if path:
-                write_atomically(path, lambda file, text=text: file.write(text.encode()))
-    except (RunError, OSError) as error:
+                write(path, text)
+    except (ProgramError, OSError) as error:
         parser.error(error)
-    print(terminal(rows), end="")
+    print(aligned(rows), end="")
     for remark in remarks:
         print(f"left out: {remark}")
     for line in missing:
         print(f"missing: {line}")
     return 0
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file of text, whole or not at all."""
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 if __name__ == "__main__":

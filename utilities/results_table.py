@@ -3,110 +3,129 @@
 import csv
 import io
 import statistics
+from dataclasses import dataclass
 
 from settings import FORMAT_ARGUMENTS, NUMBERS, Settings
 from tasks import TASKS
-from utilities.outcomes import by_settings, mean_and_deviation
-
-KEYS = ("command", "epochs", "error", "deviation", "paper", "difference", "runs", "device", "hours")
+from utilities.outcomes import Outcome, by_settings, mean_and_deviation
 
 HEAD = ("command", "epochs", "test error, %", "paper, %", "difference", "runs", "device", "hours")
 
 
-def command(settings):
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: runs that differ by their seeds only.
+
+    `deviation` is None of a single run, `paper` where the paper has no such run, `difference`
+    also while the runs are not complete.
+    """
+
+    command: str
+    epochs: str
+    error: float
+    deviation: float | None
+    paper: float | None
+    difference: float | None
+    runs: int
+    device: str
+    hours: float
+
+    def cells(self) -> tuple[str, ...]:
+        """As text, in the order of HEAD."""
+        deviation = "" if self.deviation is None else f" ± {self.deviation:.2f}"
+        return (
+            self.command,
+            self.epochs,
+            f"{self.error:.2f}{deviation}",
+            "" if self.paper is None else f"{self.paper:.2f}",
+            "" if self.difference is None else f"{self.difference:+.2f}",
+            str(self.runs),
+            self.device,
+            f"{self.hours:.2f}",
+        )
+
+
+def command(settings: Settings) -> str:
     """The command line of a run, but for its seed."""
     return " ".join(settings.command(seed=False))
 
 
-def published(seed=0):
-    """{settings: the paper's test error in %} of every entry of its table, task by task."""
+def published() -> dict[Settings, float]:
+    """The paper's test errors in %, task by task, by their settings with seed 0."""
     return {
-        Settings.published(task, number_format, seed=seed): error
+        Settings.published(task, number_format, seed=0): error
         for task, how in TASKS.items()
         for number_format in FORMAT_ARGUMENTS
         if (error := how.paper.get(number_format)) is not None
     }
 
 
-def in_order(settings):
+def order(settings: Settings) -> tuple:
     """What settings are sorted by: task, format, numbers."""
-    numbers = [getattr(settings, number.name) for number in NUMBERS]
     task = list(TASKS).index(settings.task)
     number_format = list(FORMAT_ARGUMENTS).index(settings.format)
+    numbers = [getattr(settings, number.name) for number in NUMBERS]
     return task, number_format, *numbers, settings.epochs or 0, settings.streams
 
 
-def table(outcomes):
-    """(rows, missing): a row for each group of runs, the published settings first; the commands of which there is none."""
-    groups, rows, missing = by_settings(outcomes), [], []
+def table(outcomes: list[Outcome]) -> tuple[list[Row], list[str]]:
+    """Rows, the paper's settings first; and the commands of those of the paper that are missing."""
+    groups = by_settings(outcomes)
     papers = published()
-    others = sorted((s for s in groups if s not in papers), key=in_order)
+    others = sorted((s for s in groups if s not in papers), key=order)
+    rows = []
     for settings in [*papers, *others]:
-        if settings not in groups:
-            missing.append(command(settings))
-            continue
-        group = groups[settings]
-        complete = [o for o in group if o.complete]
-        for shown in ([complete] if complete else []) + [[o] for o in group if not o.complete]:
-            mean, deviation = mean_and_deviation([o.error for o in shown])
-            paper = papers.get(settings) if complete and shown is complete else None
-            last, epochs = shown[0].last["epoch"], shown[0].epochs
-            rows.append(
-                {
-                    "command": command(settings),
-                    "epochs": str(epochs)
-                    if shown[0].complete
-                    else f"stopped after {last} of {epochs}",
-                    "runs": len(shown),
-                    "error": mean,
-                    "deviation": deviation if len(shown) > 1 else None,
-                    "paper": papers.get(settings),
-                    "difference": mean - paper if paper is not None else None,
-                    "device": ", ".join(sorted({o.config.get("device", "?") for o in shown})),
-                    "hours": statistics.mean(o.hours for o in shown),
-                }
-            )
-    return rows, missing
+        group = groups.get(settings, [])
+        complete = [outcome for outcome in group if outcome.complete]
+        if complete:
+            rows.append(row_of(complete, papers.get(settings)))
+        rows += [row_of([o], papers.get(settings)) for o in group if not o.complete]
+    return rows, [command(settings) for settings in papers if settings not in groups]
 
 
-def cells(row):
-    """A row of `table` as text, in the order of HEAD."""
-    error = f"{row['error']:.2f}" + (
-        f" ± {row['deviation']:.2f}" if row["deviation"] is not None else ""
-    )
-    paper = f"{row['paper']:.2f}" if row["paper"] is not None else ""
-    difference = f"{row['difference']:+.2f}" if row["difference"] is not None else ""
-    return (
-        row["command"],
-        row["epochs"],
-        error,
-        paper,
-        difference,
-        str(row["runs"]),
-        row["device"],
-        f"{row['hours']:.2f}",
+def row_of(outcomes: list[Outcome], paper: float | None) -> Row:
+    """The row of complete runs that differ by their seeds, or of one that was stopped early."""
+    first = outcomes[0]
+    mean, deviation = mean_and_deviation([outcome.error for outcome in outcomes])
+    stopped = f"stopped after {first.last['epoch']} of {first.epochs}"
+    return Row(
+        command=command(first.settings),
+        epochs=str(first.epochs) if first.complete else stopped,
+        error=mean,
+        deviation=deviation if len(outcomes) > 1 else None,
+        paper=paper,
+        difference=mean - paper if paper is not None and first.complete else None,
+        runs=len(outcomes),
+        device="; ".join(sorted({outcome.device for outcome in outcomes})),
+        hours=statistics.mean(outcome.hours for outcome in outcomes),
     )
 
 
-def markdown(rows):
-    lines = [HEAD, ("---",) * len(HEAD), *((f"`python {c[0]}`", *c[1:]) for c in map(cells, rows))]
+def markdown(rows: list[Row]) -> str:
+    """The table in Markdown."""
+    lines = [HEAD, ("---",) * len(HEAD)]
+    for cells in (row.cells() for row in rows):
+        lines.append((f"`python {cells[0]}`", *cells[1:]))
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def terminal(rows):
-    lines = [HEAD, *map(cells, rows)]
+def aligned(rows: list[Row]) -> str:
+    """The table for a terminal."""
+    lines = [HEAD, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "".join(
-        "  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() + "\n"
-        for line in lines
-    )
+    text = ""
+    for line in lines:
+        cells = [f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)]
+        text += "  ".join(cells).rstrip() + "\n"
+    return text
 
 
-def as_csv(rows):
+def as_csv(rows: list[Row]) -> str:
+    """The table as CSV, its numbers to 6 digits."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, KEYS)
+    writer = csv.DictWriter(text, list(Row.__dataclass_fields__))
     writer.writeheader()
-    writer.writerows(
-        {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in rows
-    )
+    for row in rows:
+        values = vars(row).items()
+        writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in values})
     return text.getvalue()
