@@ -1,10 +1,12 @@
-"""Train many runs: every word of the command line may be a list (9,10,11) or a range (5:12, both ends included).
+"""Train many runs: every word of the command line may be a list or a range.
 
     python -m utilities.sweep PI_MNIST FLP,DFXP 5 6:12 11 100 0.0001 2 --epochs 10 --seeds 3
 
-Each run gets the folder that main.py would have given it, under --out. Runs that are finished are skipped, others resumed, so
-that the same command goes on after an interruption. runs/summary.csv has a line for each. Runs of one task and format are
-trained by one compiled program, on a GPU several at a time (--together).
+A list is 9,10,11; a range is 5:12, both ends included, or 5:13:2. Each run gets the folder that
+main.py would have given it, under --out. Runs that are finished are skipped, others resumed, so
+that the same command goes on after an interruption. summary.csv in --out has a line for each.
+Runs of one task and format are trained by one compiled program, on a GPU several at a time
+(--together).
 """
 
 import itertools
@@ -19,8 +21,11 @@ from utilities.sweep_program import add_options, execute
 MOST_RUNS = 100_000
 
 
-def expand(text):
-    """The words that a list or range stands for: "5:7,9" -> 5, 6, 7, 9; SettingsError if neither."""
+def expand(text: str) -> list[str]:
+    """The words that a list or range stands for: "5:7,9" -> 5, 6, 7, 9.
+
+    SettingsError if it is neither.
+    """
     words = []
     for part in text.strip().split(","):
         if ":" not in part:
@@ -37,21 +42,22 @@ def expand(text):
     return words
 
 
-def product(words, seeds=1, **options):
-    """The Settings of all combinations of `words`, one for each seed, each once."""
+def product(words: list[str], seeds: int = 1, **options: object) -> list[Settings]:
+    """The settings of all combinations of `words`, one for each seed, each once."""
     tasks, formats, *numbers = map(expand, words)
     settings = []
     for task, number_format, seed in itertools.product(tasks, formats, range(SEED, SEED + seeds)):
         known(number_format, FORMAT_ARGUMENTS, "FORMAT")
         needed = numbers[: FORMAT_ARGUMENTS[number_format].needs]
         for combination in itertools.product(*needed):
-            settings.append(Settings.parse(task, number_format, combination, seed=seed, **options))
+            own = Settings.parse(task, number_format, list(combination), seed=seed, **options)
+            settings.append(own)
             if len(settings) > MOST_RUNS:
                 raise SettingsError(f"these are more than {MOST_RUNS} runs")
     return list(dict.fromkeys(settings))
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     parser = terminal.Parser("python -m utilities.sweep", __doc__)
     parser.add_argument(
         "words",
@@ -70,7 +76,8 @@ def main(arguments=None):
     a = parser.parse_intermixed_args([f" {w}" if re.match(r"-\d", w) else w for w in words])
     if not 2 <= len(a.words) <= 2 + len(NUMBERS):
         parser.error(
-            f"TASK, FORMAT and at most {len(NUMBERS)} words more are needed, not {len(a.words)} words"
+            f"TASK, FORMAT and at most {len(NUMBERS)} words more are needed, "
+            f"not {len(a.words)} words"
         )
     try:
         settings = product(a.words, a.seeds, epochs=a.epochs, streams=a.streams)

@@ -1,79 +1,94 @@
 """What the user of a sweep sees."""
 
+import collections
 import contextlib
 import shutil
-import threading
 import time
+from typing import TextIO
+
+from utilities.sweep_jobs import Job
+from utilities.sweeping import Listener
 
 
-class Table:
-    """What the user sees: on a terminal a table that is drawn anew, elsewhere a line when a run begins or ends."""
+class Table(Listener):
+    """On a terminal a table that is drawn anew, elsewhere a line when a run begins or ends."""
 
-    def __init__(self, sweep, out):
-        self.sweep, self.out, self.live, self.lines = sweep, out, out.isatty(), 0
-        self._lock, self._shown = threading.Lock(), 0.0
+    def __init__(self, jobs: list[Job], out: TextIO) -> None:
+        self.jobs = jobs
+        self.out = out
+        self.live = out.isatty()
+        self._lines = 0  # of the table that is drawn
+        self._drawn = 0.0  # when
+        self._unsaid: collections.deque[str] = collections.deque()
+        self._busy = False
 
-    def change(self, job, status, why=""):
-        job.status, job.why = status, why
-        if not self.live or status != "running":
-            self.say(self.line(job) + (f": {why}" if why else ""))
-        self.show(at_once=True)
+    def changed(self, job: Job) -> None:
+        if not self.live or job.status != "running":
+            self.say(self.line(job) + (f": {job.why}" if job.why else ""))
+        self.draw()
 
-    def say(self, text):
-        with (
-            self._lock,
-            contextlib.suppress(BrokenPipeError),
-        ):  # training goes on when nobody reads any more
-            self._erase()
-            print(text, file=self.out, flush=True)
+    def went_on(self) -> None:
+        if time.monotonic() - self._drawn >= 0.5:
+            self.draw()
 
-    def line(self, job):
-        words = [f"{job.folder.name:<48} {job.status:<11}"]
+    def say(self, text: object) -> None:
+        """Print a line above the table; may be called while something is printed, by a signal."""
+        self._unsaid.append(str(text))
+        if not self._busy:
+            self._print()
+
+    def draw(self) -> None:
+        """Draw the table, on a terminal."""
+        if self.live:
+            self._drawn = time.monotonic()
+            self._print(self.rows())
+
+    def _print(self, table: list[str] | None = None) -> None:
+        """What is unsaid, then the table, instead of the one that is there."""
+        self._busy = True
+        try:
+            with contextlib.suppress(BrokenPipeError):  # nobody reads any more: training goes on
+                if self._lines:
+                    print(f"\x1b[{self._lines}A\x1b[J", end="", file=self.out)
+                    self._lines = 0
+                while self._unsaid:
+                    print(self._unsaid.popleft(), file=self.out, flush=True)
+                if table is not None:
+                    self._lines = len(table)
+                    print("\n".join(table), file=self.out, flush=True)
+        finally:
+            self._busy = False
+
+    def line(self, job: Job) -> str:
+        """A job in words."""
+        words = f"{job.name:<48} {job.status:<11}"
         if job.record:
-            r = job.record
-            of = f" of {job.last_epoch}" if job.last_epoch is not None else ""
-            words.append(
-                f"epoch {r['epoch']}{of}, test error {r['best_test_error']:.2f} % "
-                f"(validation {r['best_validation_error']:.2f} %)"
+            words += (
+                f" epoch {job.record['epoch']} of {job.last_epoch}, "
+                f"test error {job.record['best_test_error']:.2f} % "
+                f"(validation {job.record['best_validation_error']:.2f} %)"
             )
-        return " ".join(words)
+        return words
 
-    def show(self, at_once=False):
-        if not self.live or not at_once and time.monotonic() - self._shown < 0.5:
-            return
-        jobs = self.sweep.jobs
-        lines = [self.line(job) for job in jobs if job.status == "running"]
-        counts = [
-            f"{sum(job.status == s for job in jobs)} {s}"
-            for s in dict.fromkeys(job.status for job in jobs)
-        ]
-        lines.append(f"{len(jobs)} runs: {', '.join(counts)}{self.time_left()}")
+    def rows(self) -> list[str]:
+        """The table: what is running, and how many are in which state."""
+        counts = collections.Counter(job.status for job in self.jobs)
+        states = ", ".join(f"{count} {status}" for status, count in counts.items())
+        lines = [self.line(job) for job in self.jobs if job.status == "running"]
+        lines.append(f"{len(self.jobs)} runs: {states}{self.time_left()}")
         width = shutil.get_terminal_size().columns - 1
-        with self._lock:
-            self._erase()
-            print("\n".join(line[:width] for line in lines), file=self.out, flush=True)
-            self.lines, self._shown = len(lines), time.monotonic()
+        return [line[:width] for line in lines]
 
-    def time_left(self):
-        """As long as the epochs that are left take at the speed of those that were trained, if there is one."""
-        left, known = (
-            0.0,
-            [j for j in self.sweep.jobs if j.record.get("epoch") and j.status == "running"],
-        )
-        if not known:
+    def time_left(self) -> str:
+        """As long as the epochs that are left take at the speed of those that were trained."""
+        running = [j for j in self.jobs if j.status == "running" and j.record.get("epoch")]
+        if not running:
             return ""
-        together = len(known)
-        speed = {j.settings.task: j.record["seconds"] / together for j in known}
+        speed = {j.settings.task: j.record["seconds"] / len(running) for j in running}
         usual = max(speed.values())
-        for job in self.sweep.jobs:
+        left = 0.0
+        for job in self.jobs:
             if job.status in ("waiting", "running"):
-                last = job.last_epoch or known[0].last_epoch
-                left += max(0, last - job.record.get("epoch", 0)) * speed.get(
-                    job.settings.task, usual
-                )
+                epochs = max(0, job.last_epoch - job.record.get("epoch", 0))
+                left += epochs * speed.get(job.settings.task, usual)
         return f", about {left / 60:.0f} min left"
-
-    def _erase(self):
-        if self.lines:
-            print(f"\x1b[{self.lines}A\x1b[J", end="", file=self.out)
-            self.lines = 0

@@ -1,122 +1,51 @@
-"""Trains many runs, those that share a program several at a time."""
+"""Trains the runs of a sweep, those that share a program several at a time."""
 
-import csv
-import io
-import signal
-import sys
-import threading
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+import itertools
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import datasets
 import terminal
-from errors import DataError, DeviceFailed, Diverged, RunError, RunInUse, Stopped
-from files import write_atomically
-from records.folder import RunFolder
+from errors import DataError, Diverged, ProgramError, RunError, RunInUse, Stopped
 from records.watcher import Watcher
-from settings import NUMBERS, Settings
 from tasks import TASKS
-from utilities.sweep_table import Table
+from utilities.sweep_jobs import ENDED, Job, Options, write_summary
 
-GPU_TOGETHER = 8  # runs at a time, unless asked otherwise; a CPU does one after the other, which is faster there
+if TYPE_CHECKING:
+    from trainer import Trainer
+    from utilities.team import Event
 
-ENDED = ("finished", "diverged", "failed")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What runs of a sweep have in common, but for their settings; as in main.py."""
-
-    out: Path = Path("runs")
-    data: Path | None = None
-    sample: bool = False
-    stop_after: int | None = None
-    device: str = "auto"
-    deterministic: bool = False
-
-    def command(self, settings):
-        """The command that trains the same run alone."""
-        words = settings.command()
-        words += ["--stop-after", str(self.stop_after)] if self.stop_after is not None else []
-        return words + [f"--{name}" for name in ("sample", "deterministic") if getattr(self, name)]
+# Runs at a time, unless asked otherwise; on a CPU one after the other is faster.
+GPU_TOGETHER = 8
 
 
-@dataclass
-class Job:
-    """One run of a sweep, and how far it is. status: waiting, running, one of ENDED, in use, interrupted."""
+class Listener:
+    """What a sweep tells: each method may be overridden."""
 
-    settings: Settings
-    folder: Path
-    status: str = "waiting"
-    record: dict = field(default_factory=dict)  # of the last epoch
-    last_epoch: int | None = None
-    why: str = ""
-    opened: RunFolder | None = None  # while it is locked
+    def changed(self, job: Job) -> None:
+        """Its status is another."""
 
-    @property
-    def run(self) -> RunFolder:
-        return RunFolder(self.folder)
+    def went_on(self) -> None:
+        """Some run has got further."""
+
+    def say(self, text: object) -> None:
+        """Something for the user."""
 
 
-class Team:
-    """Trainers, each followed in a thread of its own, whose next segments are trained by one call of their program.
+class Passing(Watcher):
+    """Passes on to a sweep's listener what a run tells, and ends the run with the sweep."""
 
-    A segment waits until all members that are still in the team have one to train.
-    """
+    def __init__(self, sweep: "Sweep") -> None:
+        self.sweep = sweep
 
-    def __init__(self, trainers):
-        self._program, self._changed = trainers[0].training, threading.Condition()
-        self._members, self._waiting, self._done = set(trainers), {}, {}
-        for trainer in trainers:
-            trainer.training = lambda *arguments, trainer=trainer: self._train(trainer, arguments)
-
-    def _train(self, trainer, arguments):
-        with self._changed:
-            self._waiting[trainer] = arguments
-            self._go_on()
-            self._changed.wait_for(lambda: trainer in self._done)
-            result = self._done.pop(trainer)
-        if isinstance(result, BaseException):
-            raise result
-        return result
-
-    def leave(self, trainer):
-        """It has no more segments to train."""
-        with self._changed:
-            trainer.training = self._program
-            self._members.discard(trainer)
-            self._go_on()
-
-    def _go_on(self):
-        if not self._waiting or len(self._waiting) < len(self._members):
-            return
-        calls, self._waiting, groups = self._waiting, {}, {}
-        for trainer, call in calls.items():
-            _, constants, x, _, rows, *_ = call
-            groups.setdefault((id(x), len(rows), self._program.narrow(constants)), []).append(
-                trainer
-            )
-        for group in groups.values():
-            try:
-                states = self._program.together([calls[trainer] for trainer in group])
-            except Exception as error:  # every member must hear of it
-                states = [error] * len(group)
-            self._done |= dict(zip(group, states, strict=True))
-        self._changed.notify_all()
-
-
-class JobWatcher(Watcher):
-    """Tells the table; ends the run when the sweep is to end."""
-
-    def __init__(self, job, sweep):
-        self.job, self.sweep = job, sweep
-
-    def trained(self, batches):
+    def trained(self, batches: int) -> None:
+        self.sweep.listener.went_on()
         if self.sweep.ending:
             raise Stopped
 
-    def note(self, text):
-        self.sweep.table.say(text)
+    def note(self, text: str) -> None:
+        self.sweep.listener.say(text)
 
 
 class Sweep:
@@ -124,115 +53,115 @@ class Sweep:
 
     Parameters
     ----------
-    settings : list of Settings
-    options : Options
-    together : int or None
+    together
         How many runs at a time; None: what suits the device.
+
+    Attributes
+    ----------
+    ending : int or None
+        A signal that has come: nothing more is begun, what is running stops where it is.
     """
 
-    def __init__(self, settings, options, together=None, out=None):
-        self.options, self.together, self.ending, self._data = (
-            options,
-            together,
-            None,
-            {},
-        )  # task -> its data
-        self.jobs = [Job(s, options.out / s.folder_name(options.sample)) for s in settings]
-        self.table = Table(self, out or sys.stdout)
+    def __init__(
+        self,
+        jobs: list[Job],
+        options: Options,
+        together: int | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.jobs = jobs
+        self.options = options
+        self.together = together
+        self.listener = listener or Listener()
+        self.ending: int | None = None
+        self._data: dict[str, datasets.Dataset] = {}  # by the name of the data set
 
-    @property
-    def summary_path(self):
-        return self.options.out / "summary.csv"
+    def change(self, job: Job, status: str, why: str = "") -> None:
+        """Note, and tell, what has become of a job."""
+        job.status = status
+        job.why = why
+        self.listener.changed(job)
 
-    def check(self):
-        """Mark what is finished; RunError if a folder cannot be used."""
-        if self.options.out.exists() and not self.options.out.is_dir():
-            raise RunError(f"{self.options.out} is a file; give a folder with --out")
-        for job in self.jobs:
-            if job.run.exists:
-                job.run.check_settings(job.settings)
-                if record := job.run.finished(self.options.stop_after):
-                    job.status, job.record = "finished", record
+    def unfinished(self) -> list[Job]:
+        """The jobs that are to be trained; those whose data cannot be used are marked as failed.
 
-    def unfinished(self):
-        """The jobs that are not; those without data are marked. DataError if there is none with data."""
+        Raises
+        ------
+        DataError
+            There are no data for any of them.
+        """
         jobs = [job for job in self.jobs if job.status not in ENDED]
-        tasks, errors = dict.fromkeys(job.settings.task for job in jobs), {}
+        names = dict.fromkeys(TASKS[job.settings.task].data_set for job in jobs)
+        errors: dict[str, DataError] = {}
         folder = terminal.data_folder(self.options.data, self.options.sample)
-        for task in tasks:
+        for name in names:
             try:
-                self._data[task] = datasets.load(TASKS[task].data_set, folder, self.options.sample)
+                self._data[name] = datasets.load(name, folder, self.options.sample)
             except DataError as error:
-                errors[task] = error
-        if errors and len(errors) == len(tasks):
+                errors[name] = error
+        if errors and len(errors) == len(names):
             raise next(iter(errors.values()))
         for job in jobs:
-            if job.settings.task in errors:
-                self.table.change(job, "failed", str(errors[job.settings.task]))
+            if missing := errors.get(TASKS[job.settings.task].data_set):
+                self.change(job, "failed", str(missing))
         self.write_summary()
-        return [job for job in jobs if job.settings.task not in errors]
+        return [job for job in jobs if job.status not in ENDED]
 
-    def train(self):
+    def train(self) -> None:
         """Train all that is not finished."""
-        groups = {}
+        groups: dict[tuple, list[Job]] = {}
         for job in self.unfinished():
-            groups.setdefault(
-                (job.settings.task, job.settings.format, job.settings.streams), []
-            ).append(job)
+            alike = job.settings.task, job.settings.format, job.settings.streams
+            groups.setdefault(alike, []).append(job)
         for jobs in groups.values():
             self._train_group(jobs)
 
-    def _train_group(self, jobs):
-        """Jobs of one task, format and source of masks."""
-        data = self._data[jobs[0].settings.task]
+    def _train_group(self, jobs: list[Job]) -> None:
+        """Jobs of one task, format and source of masks: their trainers share what is compiled."""
         import compilation
-        from trainer import Trainer
 
         compilation.select_device(self.options.device, self.options.deterministic)
         compilation.keep_programs()
         together = self.together or (GPU_TOGETHER if compilation.batching_pays() else 1)
-        first, left = None, list(jobs)
-        while left and not self.ending:
-            members = []
-            while left and len(members) < together:
-                job = left.pop(0)
-                if self._open(job, data):
-                    trainer = Trainer(job.settings, data, like=first)
-                    first = first or trainer
-                    members.append((job, trainer))
-            # Chunks of a data set that is read in pieces differ from run to run.
-            teams = (
-                [[m] for m in members]
-                if members and members[0][1].task.chunk_batches
-                else [members]
-            )
-            for team in teams if members else ():
-                self._train_team(team)
+        if TASKS[jobs[0].settings.task].chunk_batches:
+            together = 1  # what is read of the data differs from run to run
+        trainers = self._trainers(jobs)
+        while team := dict(itertools.islice(trainers, together)):
+            self._train_team(team)
+            team.clear()  # their states, before those of the next are made
 
-    def _open(self, job, data):
+    def _trainers(self, jobs: list[Job]) -> "Iterator[tuple[Job, Trainer]]":
+        """A trainer of each job that can be trained, made when its turn comes."""
+        from trainer import Trainer
+
+        first = None
+        for job in jobs:
+            if self.ending:
+                return
+            data = self._data[TASKS[job.settings.task].data_set]
+            if self._open(job, data):
+                trainer = Trainer(job.settings, data, like=first)
+                first = first or trainer
+                yield job, trainer
+
+    def _open(self, job: Job, data: datasets.Dataset) -> bool:
         """Lock the job's folder, and make it a run folder; whether it can be trained."""
         import compilation
 
-        run = job.opened = job.run
         try:
-            if run.exists:
-                run.check_data(data.identity)
-            run.lock()
+            if job.run.exists:
+                job.run.check_data(data.identity)
+            job.run.lock()
         except RunError as error:
-            job.status, job.why = (
-                ("in use" if isinstance(error, RunInUse) else "failed"),
-                str(error),
-            )
-            self.table.say(error)
+            job.status = "in use" if isinstance(error, RunInUse) else "failed"
+            job.why = str(error)
+            self.listener.say(error)
             return False
-        if run.exists and (
-            record := run.finished(self.options.stop_after)
-        ):  # somebody else was faster
-            job.status, job.record = "finished", record
-            run.unlock()
+        if job.check_finished(self.options.stop_after):  # somebody else was faster
+            job.run.unlock()
             return False
-        if not run.exists:
-            run.start(
+        if not job.run.exists:
+            job.run.start(
                 self.options.command(job.settings),
                 job.settings,
                 data.identity,
@@ -242,75 +171,42 @@ class Sweep:
             )
         return True
 
-    def _train_team(self, members):
-        team = Team([trainer for _, trainer in members])
-        threads = [
-            threading.Thread(target=self._follow, args=(job, trainer, team))
-            for job, trainer in members
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                try:
-                    thread.join(0.5)  # so that signals are heard
-                    self.table.show()
-                except KeyboardInterrupt:  # from Ray, in a worker
-                    self.ending = signal.SIGINT
+    def _train_team(self, team: "dict[Job, Trainer]") -> None:
+        """Train some jobs to their ends, at the same time."""
+        from records.follow import steps
+        from utilities.team import train_together
+
+        watcher = Passing(self)
+        following = {
+            job: steps(job.run, trainer, job.last_epoch, watcher) for job, trainer in team.items()
+        }
+        for job in team:
+            self.change(job, "running")
+        programs = [trainer.training for trainer in team.values()]
+        for job, event in train_together(programs[0], following):
+            self._note(job, event)
         self.write_summary()
 
-    def _follow(self, job, trainer, team):
-        from records.follow import follow
+    def _note(self, job: Job, event: "Event") -> None:
+        """What has happened to a job: another epoch, or its end."""
+        if isinstance(event, dict):
+            job.record = event
+            self.listener.went_on()
+            return
+        job.run.unlock()
+        if event is None:
+            self.change(job, "finished")
+        elif isinstance(event, Stopped):
+            self.change(job, "interrupted")
+        elif isinstance(event, Diverged):
+            self.change(job, "diverged", str(event))
+        elif isinstance(event, (ProgramError, OSError, MemoryError)):
+            why = " ".join(str(event).split())[:300]
+            self.change(job, "failed", why or type(event).__name__)
+        else:  # a mistake in the program
+            traceback.print_exception(event)
+            self.change(job, "failed", f"{type(event).__name__}: {event}")
 
-        stop = self.options.stop_after
-        job.last_epoch = trainer.epochs if stop is None else min(stop, trainer.epochs)
-        self.table.change(job, "running")
-        try:
-            for record in follow(job.opened, trainer, job.last_epoch, JobWatcher(job, self)):
-                job.record = record
-                self.table.show()
-            self.table.change(job, "finished")
-        except Stopped:
-            self.table.change(job, "interrupted")
-        except Diverged as error:
-            self.table.change(job, "diverged", str(error))
-        except (RunError, DataError, OSError, DeviceFailed, MemoryError) as error:
-            self.table.change(
-                job, "failed", " ".join(str(error).split())[:300] or type(error).__name__
-            )
-        except BaseException as error:
-            self.table.change(job, "failed", f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            team.leave(trainer)
-            job.opened.unlock()
-
-    def write_summary(self):
-        """summary.csv: a line for each run, in the order of the command line. No times: only what a run determines."""
-        numbers = [number.name for number in NUMBERS]
-        names = ["task", "format", *numbers, "epochs", "seed", "streams"]
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(
-            [*names, "status", "epoch", "best_epoch", "validation_error", "test_error", "folder"]
-        )
-        for job in self.jobs:
-            own, r = asdict(job.settings), job.record
-            shown = {"task", "format", "seed", "streams", "epochs", *job.settings.numbers}
-            errors = [
-                round(r[k], 6) if r else "" for k in ("best_validation_error", "best_test_error")
-            ]
-            writer.writerow(
-                [own[name] if name in shown else "" for name in names]
-                + [
-                    "unfinished"
-                    if job.status in ("waiting", "running", "interrupted", "in use")
-                    else job.status,
-                    r.get("epoch", ""),
-                    r.get("best_epoch", ""),
-                    *errors,
-                    job.folder.name,
-                ]
-            )
-        self.options.out.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.summary_path, lambda file: file.write(text.getvalue().encode()))
+    def write_summary(self) -> None:
+        """Write summary.csv as things are."""
+        write_summary(self.jobs, self.options)
