@@ -1,46 +1,49 @@
-"""Time training and evaluation of every task and format, beside the limit of the matrix products and PyTorch.
+"""Time training and evaluation of every task and format, beside the matrix products and PyTorch.
 
     python -m utilities.benchmark
-    python -m utilities.benchmark --tasks PI_MNIST --formats FLP FXP DFXP --peer -o benchmark.json --markdown benchmark.md
+    python -m utilities.benchmark --tasks PI_MNIST --formats FLP FXP DFXP --peer \\
+        -o benchmark.json --markdown benchmark.md
 
-Training steps, ours, the floor's and PyTorch's, are measured in turn, round after round, each in a process of its own, so
-that ratios hold where the machine's speed drifts; then evaluation, checkpoints and what else is asked for. Times are medians
-over the rounds (smallest - largest), but for the start: from nothing to the first batch, once with compilation and once with
-what was kept. Data are random, of the real shapes. Close other programs first.
+Training steps, ours, the floor's and PyTorch's, are measured in turn, round after round, each in
+a process of its own, so that ratios hold where the machine's speed drifts; then evaluation,
+checkpoints and what else is asked for. Times are medians over the rounds (smallest - largest), but
+for the start: from nothing to the first batch, once with compilation and once with what was kept.
+Data are random, of the real shapes. Close other programs first.
 
-floor: the step's matrix products alone (a convolution counted as its matrix product), by NumPy's BLAS on a CPU, by JAX's
-on a GPU; --layers compares every single convolution with its matrix products in NumPy's. --peer adds the same step in
-PyTorch: as written (eager), compiled, and with QPyTorch's quantizers, as far as torch and qtorch are installed, here or for
-another Python (--peer PYTHON).
+floor: the step's matrix products alone (a convolution counted as its matrix product), by NumPy's
+BLAS on a CPU, by JAX's on a GPU; --layers compares every single convolution with its matrix
+products in NumPy's. --peer adds the same step in PyTorch: as written (eager), compiled, and with
+QPyTorch's quantizers, as far as torch and qtorch are installed, here or for another Python
+(--peer PYTHON).
 """
 
 import argparse
 import datetime
 import json
-import os
 import platform
 import signal
 import sys
 from pathlib import Path
 
 import terminal
+from records import machine
 from settings import FORMAT_ARGUMENTS
-from utilities.benchmark_processes import Failed, Process, measure, measure_layers
+from tasks import TASKS
+from utilities.benchmark_effort import EFFORTS
+from utilities.benchmark_measure import Plan, Report, measure, measure_layers
+from utilities.benchmark_processes import Failed, Process
 from utilities.benchmark_table import markdown
-from utilities.benchmark_worker import floor, layers, worker
-
-MEASURED = ("PI_MNIST", "MNIST", "CIFAR10")  # SVHN's network is CIFAR10's
 
 
-def main(arguments=None):
-    parser = terminal.Parser("python -m utilities.benchmark", __doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What is measured, and where the report goes."""
     parser.add_argument(
         "--tasks",
         nargs="+",
-        choices=MEASURED,
-        default=MEASURED,
+        choices=TASKS,
+        default=list(EFFORTS),
         metavar="TASK",
-        help=", ".join(MEASURED),
+        help=f"default: {', '.join(EFFORTS)}",
     )
     parser.add_argument(
         "--formats",
@@ -58,7 +61,11 @@ def main(arguments=None):
         help="measure PyTorch as well, with this Python (default: the one that runs this)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, help="how often everything is measured (default: 5)"
+        "--rounds",
+        type=terminal.whole(1, 10**6),
+        default=5,
+        metavar="N",
+        help="how often everything is measured (default: 5)",
     )
     parser.add_argument(
         "--together",
@@ -74,107 +81,84 @@ def main(arguments=None):
     )
     parser.add_argument(
         "--device",
-        choices=["auto", "cpu", "gpu"],
+        choices=("auto", "cpu", "gpu"),
         default="auto",
         help="where to compute (default: auto)",
     )
     parser.add_argument("-o", "--out", type=Path, help="write the report as JSON")
     parser.add_argument("--markdown", type=Path, help="write the table as Markdown, too")
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.worker:
-        task, what = options.worker
-        if what in FORMAT_ARGUMENTS:
-            return worker(task, what, options.device, options.together)
-        return {"floor": floor, "layers": layers}[what](task, options.device)
-    if options.rounds < 1:
-        parser.error("--rounds must be 1 or more")
-    for path in filter(None, (options.out, options.markdown)):
-        new = not path.exists()
+
+
+def check_writable(path: Path) -> None:
+    """OSError if a file cannot be written, before anything takes long."""
+    new = not path.exists()
+    path.open("a").close()
+    if new:
+        path.unlink()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = terminal.Parser("python -m utilities.benchmark", __doc__)
+    add_options(parser)
+    words = sys.argv[1:] if arguments is None else arguments
+    a = parser.parse_args(words)
+    for path in filter(None, (a.out, a.markdown)):
         try:
-            path.open("a").close()
+            check_writable(path)
         except OSError as error:
             parser.error(f"{path} cannot be written: {error.strerror}")
-        if new:
-            path.unlink()
-    if options.peer and (why := Process([options.peer, "-c", "import torch; print(0)"]).lacks()):
-        parser.error(f"--peer {options.peer}: {why}; name a Python that has torch")
+    if a.peer and (why := Process([a.peer, "-c", "import torch; print(0)"]).lacks()):
+        parser.error(f"--peer {a.peer}: {why}; name a Python that has torch")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        compare(
-            options,
-            [
-                "python",
-                "-m",
-                "utilities.benchmark",
-                *(sys.argv[1:] if arguments is None else arguments),
-            ],
-        )
+        compare(a, ["python", "-m", "utilities.benchmark", *words])
     except (Failed, OSError) as error:
         parser.error(error)
     except KeyboardInterrupt:
-        parser.exit(
-            130,
-            "benchmark: interrupted; what is measured of a whole task is in the files of -o and --markdown\n",
+        terminal.say(
+            "benchmark",
+            "interrupted; what is measured of a whole task is in the files of -o and --markdown",
         )
+        return 130
     finally:
-        for process in list(Process.running):
-            process.close()
+        Process.close_all()
+    return 0
 
 
-def compare(options, command):
+def compare(a: argparse.Namespace, command: list[str]) -> None:
     """Measure all tasks; write and print the report."""
-    report = {
+    report: Report = {
         "command": command,
         "date": datetime.date.today().isoformat(),
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "processor": machine.processor(),
+        "cores": machine.cores(),
         "python": platform.python_version(),
         "results": [],
     }
-
-    def say(text):
-        print(text, file=sys.stderr)
-
-    for task in dict.fromkeys(options.tasks):
-        result, facts = measure(
-            task,
-            list(dict.fromkeys(options.formats)),
-            options.rounds,
-            options.device,
-            options.peer,
-            options.together,
-            say,
-        )
+    plan = Plan(list(dict.fromkeys(a.formats)), a.rounds, a.device, a.peer, a.together)
+    for task in dict.fromkeys(a.tasks):
+        result, facts = measure(task, plan, say)
         report["results"].append(result)
         report |= facts
-        write(report, options)
-        if options.layers and task != "PI_MNIST":  # it has no convolutions
-            result["layers"] = measure_layers(task, options.rounds, options.device, say)
-            write(report, options)
+        write(report, a.out, a.markdown)
+        if a.layers and (rows := measure_layers(task, a.rounds, a.device, say)):
+            result["layers"] = rows
+            write(report, a.out, a.markdown)
     print(markdown(report))
 
 
-def write(report, options):
+def say(text: str) -> None:
+    """How far it is."""
+    print(text, file=sys.stderr)
+
+
+def write(report: Report, out: Path | None, table: Path | None) -> None:
     """Write the files that are asked for."""
-    for path, text in (
-        (options.out, json.dumps(report, indent=1) + "\n"),
-        (options.markdown, markdown(report)),
-    ):
-        if path:
-            path.write_text(text)
-
-
-def processor():
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    if out:
+        out.write_text(json.dumps(report, indent=1) + "\n")
+    if table:
+        table.write_text(markdown(report))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

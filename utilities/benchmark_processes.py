@@ -1,34 +1,33 @@
-"""Asks the measuring processes of the benchmark, in turn."""
+"""The processes of the benchmark: each measures one thing when it is asked to."""
 
+import contextlib
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-
-from records.follow import CHECKPOINT_SECONDS
-
-PEERS = {"eager": ("FLP", "FXP", "DFXP"), "compile": ("FLP", "FXP", "DFXP"), "qpytorch": ("FXP",)}
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+WORKER = [sys.executable, "-m", "utilities.benchmark_worker"]
 
 
 class Failed(Exception):
-    """One line for the user."""
+    """A measurement that there cannot be: one line for the user."""
 
 
 class Process:
     """A measuring process; None for an answer means that it cannot run here (`why`)."""
 
-    running = []
+    running: list["Process"] = []
 
-    def __init__(self, command, **environment):
+    def __init__(self, command: list[str], **environment: str) -> None:
         self.running.append(self)
-        self.started, self.why, self.process = time.perf_counter(), None, None
+        self.started = time.perf_counter()
+        self.why: str | None = None
+        self.process: subprocess.Popen[str] | None = None
         # A signal must find the process known here. It will not hear any itself; `close` kills it.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
@@ -46,9 +45,11 @@ class Process:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
-    def read(self):
-        if self.why is not None:
+    def read(self) -> Any:
+        """The next answer."""
+        if self.why is not None or self.process is None:
             return None
+        assert self.process.stdout is not None and self.process.stderr is not None
         line = self.process.stdout.readline()
         if not line:
             self.why = (self.process.stderr.read().strip().splitlines() or ["it stopped"])[-1]
@@ -58,168 +59,49 @@ class Process:
             self.why = f"it printed {line.strip()[:80]!r}"
             return None
 
-    def ask(self, what):
-        if self.why is None:
-            time.sleep(0.3)  # threads of the process before may still spin
-            try:
-                self.process.stdin.write(f"{what}\n")
-                self.process.stdin.flush()
-            except BrokenPipeError:
-                pass  # `read` finds out why
-            return self.read()
-        return None
+    def ask(self, what: object) -> Any:
+        """The answer to a measurement's name."""
+        if self.why is not None or self.process is None:
+            return None
+        time.sleep(0.3)  # threads of the process before may still spin
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(f"{what}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # `read` finds out why
+        return self.read()
 
-    def lacks(self):
+    def lacks(self) -> str | None:
         """Why it did not answer a line of JSON; None if it did."""
         self.read()
         self.close()
         return self.why
 
-    def close(self):
+    def close(self) -> None:
+        """End it; without waiting for what it may have started, which has its output open, too."""
         if self.process:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+                with contextlib.suppress(BrokenPipeError):  # what it had not read yet
+                    pipe.close()  # type: ignore[union-attr]
         self.running.remove(self)
 
-
-def spread(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def ratios(a, b):
-    return spread([x / y for x, y in zip(a, b, strict=True)])
+    @classmethod
+    def close_all(cls) -> None:
+        """End those that run."""
+        for process in list(cls.running):
+            process.close()
 
 
-def measure_layers(task, rounds, device, say):
-    """Each convolution against its matrix product in BLAS; a list of dicts."""
-    say(f"{task}: layer by layer")
-    process = Process(
-        [
-            sys.executable,
-            "-m",
-            "utilities.benchmark",
-            "--device",
-            device,
-            "--worker",
-            task,
-            "layers",
-        ]
-    )
-    process.ask("first")
-    answers = [process.ask("layers") for _ in range(rounds)]
-    if process.why:
-        raise Failed(f"{task}, layer by layer: {process.why}")
-    process.close()
-    return [
-        {
-            "layer": rows[0][0],
-            "product": rows[0][1],
-            "ours_ms": spread([r[2] for r in rows]),
-            "blas_ms": spread([r[3] for r in rows]),
-            "to_blas": ratios([r[2] for r in rows], [r[3] for r in rows]),
-        }
-        for rows in zip(*answers, strict=True)
-    ]
+def worker(task: str, what: str, device: str, together: int = 1, **environment: str) -> Process:
+    """A process of utilities.benchmark_worker."""
+    options = ["--device", device, "--together", str(together)]
+    return Process([*WORKER, task, what, *options], **environment)
 
 
-def measure(task, formats, rounds, device, peer, together, say):
-    """Everything of one task, in turn."""
-    command = [
-        sys.executable,
-        "-m",
-        "utilities.benchmark",
-        "--device",
-        device,
-        "--together",
-        str(together),
-        "--worker",
-        task,
-    ]
-    processes, start_up = {}, {}
-    for name in [*formats, "floor"]:  # one after the other: what starts a program is timed, too
-        say(f"{task} {name}: starting")
-        start_up[name] = []
-        with tempfile.TemporaryDirectory() as kept:
-            for _ in range(1 if name == "floor" else 2):  # compiled, and with what was kept
-                if name in processes:
-                    processes[name].close()
-                process = processes[name] = Process(
-                    [*command, name],
-                    XLA_PYTHON_CLIENT_PREALLOCATE="false",
-                    JAX_COMPILATION_CACHE_DIR=kept,
-                )
-                process.ask("first")
-                start_up[name].append(time.perf_counter() - process.started)
-                if process.why:
-                    raise Failed(f"{task} {name}: {process.why.removeprefix('runs.RunError: ')}")
-            process.ask("train")
-            if name != "floor":
-                process.ask("test")
-    peers = {}
-    for variant, peer_formats in PEERS.items() if peer else ():
-        for number_format in [f for f in peer_formats if f in formats]:
-            say(f"{task} {number_format}: starting PyTorch, {variant}")
-            p = peers[number_format, variant] = Process(
-                [peer, "-m", "utilities.torch_peer", task, number_format, "--variant", variant]
-            )
-            p.facts = p.read()
-    batches = {"PI_MNIST": 40, "MNIST": 5, "CIFAR10": 3}[task]
-    times = {key: [] for key in [*processes, *peers]}
-    for i in range(rounds):
-        say(f"{task}: round {i + 1} of {rounds}")
-        for name, process in processes.items():
-            times[name].append(process.ask("train"))
-        for key, p in peers.items():
-            answered = p.ask(batches)
-            if answered:
-                times[key].append(statistics.mean(answered))
-    facts = {name: p.ask("facts") for name, p in processes.items()}
-    result = {
-        "task": task,
-        "floor_ms": spread(times["floor"]),
-        "GFLOP": facts["floor"]["flop"] / 1e9,
-        "formats": {},
-    }
-    for name in formats:
-        test = [processes[name].ask("test") for _ in range(rounds)]
-        copy, write = zip(*(processes[name].ask("checkpoint") for _ in range(rounds)), strict=True)
-        row = result["formats"][name] = {
-            "ms_per_batch": spread(times[name]),
-            "ms_per_test_image": spread(test),
-            "to_first_batch_s": start_up[name],
-            "checkpoint": {
-                "copy_s": spread(copy),
-                "write_s": spread(write),
-                "every_s": CHECKPOINT_SECONDS,
-            },
-            "peak_GiB": facts[name]["peak_GiB"],
-            "to_floor": ratios(times[name], times["floor"]),
-            "GFLOP_per_s": 1e3 * result["GFLOP"] / statistics.median(times[name]),
-            "peers": {},
-        }
-        for (number_format, variant), p in peers.items():
-            if number_format == name:
-                row["peers"][variant] = (
-                    {"why_not": p.why}
-                    if p.why
-                    else {
-                        "ms_per_batch": spread(times[number_format, variant]),
-                        **p.facts,
-                        "to_ours": ratios(times[number_format, variant], times[name]),
-                    }
-                )
-    for name in formats if together > 1 else ():
-        say(f"{task} {name}: {together} runs together")
-        alone, joined = zip(*(processes[name].ask("together") for _ in range(rounds)), strict=True)
-        result["formats"][name]["together"] = {
-            "runs": together,
-            "alone_ms": spread(alone),
-            "together_ms": spread(joined),
-            "gain": ratios(alone, joined),
-        }
-    for a, b in (("FXP", "FLP"), ("DFXP", "FXP")):
-        if a in formats and b in formats:
-            result["formats"][a][f"to_{b}"] = ratios(times[a], times[b])
-    for process in [*processes.values(), *peers.values()]:
-        process.close()
-    return result, {name: facts[formats[0]][name] for name in ("device", "versions")}
+def peer(python: str, task: str, number_format: str, variant: str) -> Process:
+    """A process of utilities.torch_peer; its first answer says what it runs on."""
+    command = [python, "-m", "utilities.torch_peer", task, number_format, "--variant", variant]
+    return Process(command)
