@@ -39,6 +39,12 @@ def parser(description: str | None) -> terminal.Parser:
         limits = f"{number.low}..{number.high}"
         text = f"{users}: {number.help} ({limits})".replace("%", "%%")
         result.add_argument(number.argument, nargs="?", help=text)
+    add_options(result)
+    return result
+
+
+def add_options(result: terminal.Parser) -> None:
+    """The options of the command line."""
     result.add_argument(
         "--epochs",
         type=terminal.number(EPOCHS),
@@ -67,16 +73,16 @@ def parser(description: str | None) -> terminal.Parser:
     result.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in --out, which must be there; TASK and what follows may be left out",
+        help="go on with the run in --out, which must be there; TASK and what follows may be "
+        "left out",
     )
     terminal.add_device_options(result)
     result.add_argument(
         "--streams",
         choices=STREAMS,
-        help="where dropout masks come from: the device's generator (default), or the published NumPy "
-        "streams, which follow the original program's trajectory",
+        help="where dropout masks come from: the device's generator (default), or the published "
+        "NumPy streams, which follow the original program's trajectory",
     )
-    return result
 
 
 def parse(arguments: list[str], description: str | None = None) -> argparse.Namespace:

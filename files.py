@@ -1,12 +1,13 @@
 """Files that are whole or not there: atomic writes, .npz without pickles, locks, sums."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -149,3 +150,18 @@ class Lock:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes out of what a lock on `path` stands for; they wait.
+
+    OSError if the lock cannot be had.
+    """
+    lock = Lock(path)
+    if not lock.acquire(wait=True):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path))
+    try:
+        yield
+    finally:
+        lock.release()

@@ -99,36 +99,44 @@ def train(
     if run.exists:
         run.check_data(data.identity)
     try:
-        import compilation
         from records.follow import follow
         from trainer import Trainer
+        from xla.device import device_name, select_device
+        from xla.program_cache import cache_programs
     except ImportError as error:  # what it needs is not installed, or there is no memory to load it
         raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None
 
-    compilation.select_device(a.device, a.deterministic)
-    compilation.keep_programs()
+    select_device(a.device, a.deterministic)
+    cache_programs()
     run.lock()
     trainer = Trainer(a.settings, data)
-    if trainer.ranges_never_move:
-        say(
-            f"an epoch has {trainer.batches_per_epoch} batches, so with RANGE_UPDATE_FREQ "
-            f"{a.settings.range_update_frequency} the ranges never move"
-        )
-    device = compilation.device_name()
-    if not run.exists:
-        options = {"sample": a.sample, "deterministic": a.deterministic}
-        run.start(["main.py", *arguments], a.settings, data.identity, device, **options)
-    elif differing := machine.difference(run.config(), machine.environment(device)):
-        say(
-            f"the run was started with other versions or on another device ({differing}); its "
-            "last bits may differ"
-        )
+    begin(a, arguments, run, trainer, device_name())
     last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
     progress = Progress(signals)
     with contextlib.closing(progress.bar) as bar:
         for record in follow(run, trainer, last_epoch, progress):
             bar.clear()
             report(record)
+
+
+def begin(
+    a: argparse.Namespace, arguments: list[str], run: RunFolder, trainer: Any, device: str
+) -> None:
+    """Say what is odd, and write the configuration of a new run."""
+    if trainer.ranges_never_move:
+        say(
+            f"an epoch has {trainer.batches_per_epoch} batches, so with RANGE_UPDATE_FREQ "
+            f"{a.settings.range_update_frequency} the ranges never move"
+        )
+    if not run.exists:
+        options = {"sample": a.sample, "deterministic": a.deterministic}
+        command = ["main.py", *arguments]
+        run.start(command, a.settings, trainer.data.identity, device, **options)
+    elif differing := machine.difference(run.config(), machine.environment(device)):
+        say(
+            f"the run was started with other versions or on another device ({differing}); its "
+            "last bits may differ"
+        )
 
 
 class Progress(Watcher):

@@ -1,115 +1,74 @@
-"""The four tasks and their networks (SPEC sections 9 and 10)."""
+"""The tasks' networks and the graphs over them (docs/published_program.md, "Networks")."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from numpy.random import RandomState
+from pytensor.tensor.sharedvar import TensorSharedVariable as Shared
+from pytensor.tensor.variable import TensorVariable as Tensor
 
-import ops
-from format import FORMATS
-from layers import ConvMaxout, DenseMaxout, Softmax, flat
+from format import FLP, FORMATS
+from layer import Gradients, Layer, Seen
+from layers import ConvMaxout, DenseMaxout, Softmax
+from xla import ops
+from xla.layout import flat
 
 N_CLASSES = 10
+FIRST: dict[str, Any] = {"p": 0.8, "scale": 1.0, "reads_data": True}
+OTHER: dict[str, Any] = {"p": 0.5, "scale": 0.5}
 
 
-HIDDEN = {"p": 0.5, "scale": 0.5}
-INPUT = {"p": 0.8, "scale": 1.0, "input_on_grid": False}
-
-
-def pi_mnist(number_format, rng, initial_range, units=240, pieces=5):
+def pi_mnist(
+    number_format: FLP, rng: RandomState, initial_range: int, units: int = 240, pieces: int = 5
+) -> list[Layer]:
     """784 -> maxout -> maxout -> softmax; the published size is 240 units of 5 pieces."""
-    o = {"initial_range": initial_range}
+    of = (number_format, rng)
+    first = FIRST | {"initial_range": initial_range}
+    other = OTHER | {"initial_range": initial_range}
     return [
-        DenseMaxout("layer0", number_format, rng, 784, units, pieces, **INPUT, **o),
-        DenseMaxout("layer1", number_format, rng, units, units, pieces, **HIDDEN, **o),
-        Softmax("layer2", number_format, rng, units, N_CLASSES, **HIDDEN, **o),
+        DenseMaxout("layer0", *of, 784, units, pieces, **first),
+        DenseMaxout("layer1", *of, units, units, pieces, **other),
+        Softmax("layer2", *of, units, N_CLASSES, **other),
     ]
 
 
-def mnist(number_format, rng, initial_range):
+def mnist(number_format: FLP, rng: RandomState, initial_range: int) -> list[Layer]:
     """1x28x28 -> three convolutional maxout layers -> softmax."""
-    o = {"initial_range": initial_range}
-    first = ConvMaxout(
-        "layer0",
-        number_format,
-        rng,
-        (1, 28, 28),
-        maps=48,
-        pieces=2,
-        size=8,
-        pad=0,
-        pool=4,
-        stride=2,
-        max_col_norm=0.9,
-        **INPUT,
-        **o,
-    )
-    second = ConvMaxout(
-        "layer1",
-        number_format,
-        rng,
-        first.output_shape,
-        maps=48,
-        pieces=2,
-        size=8,
-        pad=3,
-        pool=4,
-        stride=2,
-        **HIDDEN,
-        **o,
-    )
-    third = ConvMaxout(
-        "layer2",
-        number_format,
-        rng,
-        second.output_shape,
-        maps=24,
-        pieces=4,
-        size=5,
-        pad=3,
-        pool=2,
-        stride=2,
-        **HIDDEN,
-        **o,
-    )
-    last = Softmax(
-        "layer3", number_format, rng, int(np.prod(third.output_shape)), N_CLASSES, **HIDDEN, **o
-    )
-    return [first, second, third, last]
+    of = (number_format, rng)
+    first = FIRST | {"initial_range": initial_range, "max_col_norm": 0.9}
+    other = OTHER | {"initial_range": initial_range}
+    wide = {"maps": 48, "pieces": 2, "size": 8, "pool": 4, "stride": 2}
+    small = {"maps": 24, "pieces": 4, "size": 5, "pool": 2, "stride": 2}
+    conv0 = ConvMaxout("layer0", *of, (1, 28, 28), **wide, pad=0, **first)
+    conv1 = ConvMaxout("layer1", *of, conv0.output_shape, **wide, pad=3, **other)
+    conv2 = ConvMaxout("layer2", *of, conv1.output_shape, **small, pad=3, **other)
+    features = int(np.prod(conv2.output_shape))
+    return [conv0, conv1, conv2, Softmax("layer3", *of, features, N_CLASSES, **other)]
 
 
-def cifar10(number_format, rng, initial_range):
-    """3x32x32 -> three convolutional maxout layers -> maxout -> softmax; SVHN has the same network."""
-    o = {"initial_range": initial_range}
-    conv = {
-        "pieces": 2,
-        "size": 5,
-        "pad": 2,
-        "pool": 3,
-        "stride": 2,
-        "w_LR_scale": 0.2,
-        "b_LR_scale": 0.2,
-    }
-    first = ConvMaxout(
-        "layer0", number_format, rng, (3, 32, 32), maps=64, max_col_norm=0.9, **conv, **INPUT, **o
-    )
-    second = ConvMaxout(
-        "layer1", number_format, rng, first.output_shape, maps=128, **conv, **HIDDEN, **o
-    )
-    third = ConvMaxout(
-        "layer2", number_format, rng, second.output_shape, maps=128, **conv, **HIDDEN, **o
-    )
-    dense = DenseMaxout(
-        "layer3", number_format, rng, int(np.prod(third.output_shape)), 400, 5, **HIDDEN, **o
-    )
-    return [
-        first,
-        second,
-        third,
-        dense,
-        Softmax("layer4", number_format, rng, 400, N_CLASSES, **HIDDEN, **o),
-    ]
+def cifar10(number_format: FLP, rng: RandomState, initial_range: int) -> list[Layer]:
+    """3x32x32 -> three convolutional maxout layers -> maxout -> softmax; SVHN has it, too."""
+    of = (number_format, rng)
+    first = FIRST | {"initial_range": initial_range, "max_col_norm": 0.9}
+    other = OTHER | {"initial_range": initial_range}
+    conv: dict[str, Any] = {"pieces": 2, "size": 5, "pad": 2, "pool": 3, "stride": 2}
+    conv |= {"w_LR_scale": 0.2, "b_LR_scale": 0.2}
+    conv0 = ConvMaxout("layer0", *of, (3, 32, 32), maps=64, **conv, **first)
+    conv1 = ConvMaxout("layer1", *of, conv0.output_shape, maps=128, **conv, **other)
+    conv2 = ConvMaxout("layer2", *of, conv1.output_shape, maps=128, **conv, **other)
+    features = int(np.prod(conv2.output_shape))
+    dense = DenseMaxout("layer3", *of, features, 400, 5, **other)
+    return [conv0, conv1, conv2, dense, Softmax("layer4", *of, 400, N_CLASSES, **other)]
 
 
-NETWORKS = {"PI_MNIST": pi_mnist, "MNIST": mnist, "CIFAR10": cifar10, "SVHN": cifar10}
+NETWORKS: dict[str, Callable[..., list[Layer]]] = {
+    "PI_MNIST": pi_mnist,
+    "MNIST": mnist,
+    "CIFAR10": cifar10,
+    "SVHN": cifar10,
+}
 
 
 class Network:
@@ -117,75 +76,117 @@ class Network:
 
     Parameters
     ----------
-    task : str
+    task
         Name in NETWORKS.
-    number_format : str
+    number_format
         Name in FORMATS.
-    rng : numpy.random.RandomState
-        Draws the initial weights, first layer first (SPEC section 11).
-    initial_range : int
+    rng
+        Draws the initial weights, first layer first ("Random streams").
+    initial_range
         Initial range of every signal.
     **size
         What the task's network function takes besides, such as units and pieces of pi_mnist.
 
-    `description` tells networks apart whose compiled programs differ.
+    Attributes
+    ----------
+    description
+        Tells networks apart whose compiled programs differ.
     """
 
-    def __init__(self, task, number_format, rng, initial_range=0, **size):
-        self.format, self.description = (
-            FORMATS[number_format],
-            (task, number_format, sorted(size.items())),
-        )
+    def __init__(
+        self,
+        task: str,
+        number_format: str,
+        rng: RandomState,
+        initial_range: int = 0,
+        **size: int,
+    ) -> None:
+        self.format = FORMATS[number_format]
+        self.description = (task, number_format, sorted(size.items()))
         self.layers = NETWORKS[task](self.format, rng, initial_range, **size)
 
     @property
-    def input_size(self):
+    def input_size(self) -> int:
         return self.layers[0].input_size
 
     @property
-    def state(self):
+    def state(self) -> list[Shared]:
         """Every shared variable, first layer first."""
         return [v for layer in self.layers for v in layer.state]
 
-    def training_step(self, batch_size):
-        """One batch: forward, backward, updates (SPEC sections 3-6).
+    def training_inputs(self, batch_size: int) -> dict[str, Tensor]:
+        """The inputs of a training step by name.
+
+        x (B, inputs), t (B, classes) one-hot, mask0, mask1, ... (B, layer inputs), all
+        float32; the scalars LR, M (float32), prop_bits, up_bits, frequency, batches (int32,
+        batches of this epoch before this one) and max_overflow (float64).
+        """
+        shapes = {"x": (batch_size, self.input_size), "t": (batch_size, N_CLASSES)}
+        for k, layer in enumerate(self.layers):
+            shapes[f"mask{k}"] = (batch_size, layer.input_size)
+        inputs = {n: pt.tensor(n, shape=shape, dtype="float32") for n, shape in shapes.items()}
+        inputs |= {n: pt.scalar(n, dtype="float32") for n in ("LR", "M")}
+        integers = ("prop_bits", "up_bits", "frequency", "batches")
+        inputs |= {n: pt.scalar(n, dtype="int32") for n in integers}
+        return inputs | {"max_overflow": pt.scalar("max_overflow", dtype="float64")}
+
+    def passes(self, inputs: dict[str, Tensor]) -> list[tuple[Seen, Gradients]]:
+        """What passes through each layer in a batch, forward and backward.
+
+        Parameters
+        ----------
+        inputs
+            Those of `training_inputs`.
+        """
+        y = inputs["x"]
+        seen = []
+        for k, layer in enumerate(self.layers):
+            bits = (inputs["prop_bits"], inputs["up_bits"])
+            seen.append(layer.forward(y, inputs[f"mask{k}"], *bits))
+            y = seen[-1].y
+        e = ops.rounded_quotient(y - inputs["t"], np.float32(N_CLASSES))
+        passes = []
+        for layer, forward in zip(reversed(self.layers), reversed(seen), strict=True):
+            backward = layer.backward(forward, e)
+            e = backward.below
+            passes.append((forward, backward))
+        return passes[::-1]
+
+    def training_step(self, batch_size: int) -> tuple[dict[str, Tensor], dict[Shared, Tensor]]:
+        """One batch: forward, backward, updates.
 
         Returns
         -------
-        inputs : dict of name -> variable
-            x (B, inputs), t (B, classes) one-hot, mask0, mask1, ... (B, layer inputs), all float32; the scalars LR, M
-            (float32), prop_bits, up_bits, frequency, batches (int32, batches of this epoch before this one), and
-            max_overflow (float64).
-        updates : dict of shared variable -> new value
+        inputs
+            Those of `training_inputs`.
+        updates
+            The new value of every shared variable that a batch changes.
         """
-        x = pt.tensor("x", shape=(batch_size, self.input_size), dtype="float32")
-        t = pt.tensor("t", shape=(batch_size, N_CLASSES), dtype="float32")
-        masks = [
-            pt.tensor(f"mask{k}", shape=(batch_size, layer.input_size), dtype="float32")
-            for k, layer in enumerate(self.layers)
-        ]
-        LR, M = pt.scalar("LR", dtype="float32"), pt.scalar("M", dtype="float32")
-        prop_bits, up_bits, frequency, batches = (
-            pt.scalar(name, dtype="int32")
-            for name in ("prop_bits", "up_bits", "frequency", "batches")
-        )
-        max_overflow = pt.scalar("max_overflow", dtype="float64")
+        inputs = self.training_inputs(batch_size)
+        return inputs, self.updates(inputs, self.passes(inputs))
 
-        y = x
-        for layer, mask in zip(self.layers, masks, strict=True):
-            y = layer.forward(y, mask, prop_bits, up_bits)
-        e = ops.rounded_quotient(y - t, np.float32(N_CLASSES))
-        for layer in reversed(self.layers):
-            e = layer.backward(e)
-        update_due = pt.eq((batches + np.int32(1)) % frequency, 0)
-        updates = {}
-        for layer in self.layers:
-            updates |= layer.updates(LR, M, update_due, frequency, max_overflow)
-        inputs = [x, t, *masks, LR, M, prop_bits, up_bits, frequency, batches, max_overflow]
-        return {v.name: v for v in inputs}, updates
+    def updates(
+        self, inputs: dict[str, Tensor], passes: list[tuple[Seen, Gradients]]
+    ) -> dict[Shared, Tensor]:
+        """The new value of every shared variable that a batch changes."""
+        frequency = inputs["frequency"]
+        due = pt.eq((inputs["batches"] + np.int32(1)) % frequency, 0)
+        scalars = (inputs["LR"], inputs["M"], due, frequency, inputs["max_overflow"])
+        updates: dict[Shared, Tensor] = {}
+        for layer, (seen, gradients) in zip(self.layers, passes, strict=True):
+            updates |= layer.updates(seen.signals, gradients, *scalars)
+        return updates
 
-    def test_step(self, batch_size):
-        """The test-time pass (SPEC section 8): inputs x, prop_bits -> [y (B, classes) of every layer's output]."""
+    def test_step(self, batch_size: int) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """The test-time pass.
+
+        Returns
+        -------
+        inputs
+            x (B, inputs) float32, prop_bits int32.
+        outputs
+            The output of every layer, flat.
+        """
         x = pt.tensor("x", shape=(batch_size, self.input_size), dtype="float32")
         prop_bits = pt.scalar("prop_bits", dtype="int32")
         outputs = [x]

@@ -5,8 +5,8 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from compilation import device_failures
 from records.metrics import Record
+from xla.device import device_failures
 
 
 @dataclass(frozen=True)

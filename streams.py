@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from compilation import to_device
 from datasets import Part
 from files import Arrays
 from tasks import Task
+from xla.device import to_device
 
 Chunk = tuple[Any, Any, np.ndarray]
 

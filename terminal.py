@@ -71,7 +71,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sample",
         action="store_true",
-        help="take a small generated sample instead, made on first use (default folder data/sample)",
+        help="take a small generated sample instead, made on first use (default folder: "
+        "data/sample)",
     )
 
 
@@ -86,7 +87,8 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deterministic",
         action="store_true",
-        help="the same bits in every run on a GPU as well, at some cost in speed; a CPU needs no asking",
+        help="the same bits in every run on a GPU as well, at some cost in speed; a CPU needs no "
+        "asking",
     )
 
 

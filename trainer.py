@@ -10,29 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from compilation import (
-    TestProgram,
-    TrainingProgram,
-    device_failures,
-    mask_state,
-    not_finite,
-    to_device,
-    to_host,
-)
 from datasets import Dataset
 from errors import Diverged
-from evaluation import Evaluation
+from evaluation import Evaluation, measures
 from files import Arrays
 from model import Network
-from records.metrics import Record, norm
+from records.metrics import Record
 from settings import Settings
 from snapshots import BEST, Position, Snapshot, check_arrays, check_best
 from steps import Segment, Steps, Whole, driven, result
 from streams import Feed, Masks, Order, mask_source
 from tasks import TASKS
+from xla.device import device_failures, not_finite, to_device, to_host
+from xla.masks import mask_state
+from xla.programs import TestProgram, TrainingProgram
 
 RANGE_INITIALISATION_BITS = 31
-EVALUATION_SEGMENTS = 3  # training costs about three times as much
 
 
 class Trainer:
@@ -71,10 +64,9 @@ class Trainer:
         self.segment = segment or self.task.segment
         rng = np.random.RandomState(settings.seed)
         self.network = Network(settings.task, settings.format, rng, settings.initial_range, **size)
-        seeds = [rng.randint(999999) for _ in self.network.layers]
-        self.masks = masks or mask_source(
-            settings.streams, seeds, self.network.layers, self.batch_size
-        )
+        layers = self.network.layers
+        seeds = [rng.randint(999999) for _ in layers]
+        self.masks = masks or mask_source(settings.streams, seeds, layers, self.batch_size)
         self.order = Order(rng, len(data.train))
         self.epochs = settings.last_epoch
         self.schedule = self.task.schedule(self.epochs)
@@ -84,17 +76,17 @@ class Trainer:
         self._untrained: Arrays = {}  # what the range initialisation will put back
         self._before: Arrays = {}  # the order as it was before the pass that has begun
         self._clock: float | None = None  # when the epoch began, as time.perf_counter has it
-        kind = self.masks.kind
+        sizes = self.network, self.batch_size
         if like is None:
-            self.training = TrainingProgram(self.network, self.batch_size, self.segment, kind)
-            testing = TestProgram(self.network, self.batch_size)
+            self.training = TrainingProgram(*sizes, self.segment, self.masks.kind)
+            testing = TestProgram(*sizes)
+            on_device: dict[str, Any] = {}
         else:
             self.training = like.training
             testing = like.evaluation.program
-        on_device = like.feed.on_device if like else {}
+            on_device = like.feed.on_device
         self.feed = Feed(data.train, self.order, self.task, self.batch_size, on_device)
-        piece = EVALUATION_SEGMENTS * self.segment
-        self.evaluation = Evaluation(testing, data, settings.prop_bits, piece, on_device)
+        self.evaluation = Evaluation(testing, data, settings.prop_bits, self.segment, on_device)
         state = {v.name: v.get_value() for v in self.network.state}
         self.state = to_device(state | mask_state(settings.seed))
 
@@ -142,7 +134,7 @@ class Trainer:
         record = {"epoch": epoch, "LR": LR, "M": M}
         record |= {"validation_error": valid_error, "test_error": test_error}
         record |= self.best or {}
-        record |= self._measures()
+        record |= measures(self.network, self.state, self.batches_per_epoch if epoch else 0)
         record["seconds"] = round(time.perf_counter() - began, 3)
         images = self.batches_per_epoch * self.batch_size
         record["images_per_second"] = round(images / (trained - began), 1) if epoch else None
@@ -170,20 +162,6 @@ class Trainer:
         if self.best is None or valid_error < self.best["best_validation_error"]:
             self.best = dict(zip(BEST, (epoch, valid_error, test_error), strict=True))
             self.best_parameters = self.parameters()
-
-    def _measures(self) -> Record:
-        """Norms of the parameters; of DFXP the ranges, and how much overflowed in the epoch."""
-        W, b, ranges, overflow = (
-            to_host([self.state[f"{layer.name}/{what}"] for layer in self.network.layers])
-            for what in ("W", "b", "ranges", "epoch_overflow")
-        )
-        measures: Record = {"W_l2": [norm(v) for v in W], "b_l2": [norm(v) for v in b]}
-        if self.network.format.follows_overflow:
-            measures["ranges"] = [v.tolist() for v in ranges]
-            if self.position.epoch:
-                rates = [v / self.batches_per_epoch for v in overflow]
-                measures["overflow_rates"] = [v.tolist() for v in rates]
-        return measures
 
     # One pass over the training set.
 

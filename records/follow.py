@@ -34,25 +34,8 @@ def steps(
 ) -> Steps:
     """`follow`, for somebody else to drive: it yields the trainer's segments, too."""
     watcher = watcher or Watcher()
-    config = folder.config()
-    identity = {"settings": config["settings"], "data": config["data"]}
-    checkpoints = folder.checkpoints
-
-    def save() -> None:
-        checkpoints.save(trainer.snapshot(), records, identity, trainer.words())
-
-    def look(batches: int) -> None:
-        """The state is whole."""
-        try:
-            watcher.trained(batches)
-        except Stopped:
-            save()
-            raise
-        if (batches or records) and checkpoints.due(CHECKPOINT_SECONDS):
-            save()
-
-    with checkpoints.writing():
-        records = _restored(folder, trainer, watcher, config["epochs"], identity)
+    with folder.checkpoints.writing():
+        book = _Book(folder, trainer, watcher)
         if trainer.batches_done > trainer.batches_until(last_epoch):  # it has gone on since then
             return
         folder.final_path.unlink(missing_ok=True)
@@ -64,16 +47,63 @@ def steps(
                 if isinstance(step, Segment):
                     answer = yield step
                 elif isinstance(step, Whole):
-                    look(step.batches)
+                    book.look(step.batches)
                 else:
-                    folder.add(step)
-                    records.append(step)
-                    look(0)
+                    book.add(step)
+                    book.look(0)
                     yield step
-        save()
-        checkpoints.wait()
-        last = {"epoch": np.array(trainer.position.epoch)}
-        write_npz(folder.final_path, trainer.parameters() | last)
+        book.close()
+
+
+class _Book:
+    """What is written while a run is followed, beginning with the newest good checkpoint."""
+
+    def __init__(self, folder: RunFolder, trainer: Trainer, watcher: Watcher) -> None:
+        config = folder.config()
+        self.folder = folder
+        self.trainer = trainer
+        self.watcher = watcher
+        self.identity = {"settings": config["settings"], "data": config["data"]}
+        if config["epochs"] != trainer.epochs:
+            raise RunError(
+                f"{folder.config_path} says {config['epochs']} epochs, not {trainer.epochs}; give "
+                "another folder with --out"
+            )
+        records = folder.checkpoints.restore(trainer, self.identity, watcher.note)
+        if records is None and (aside := folder.put_records_aside()):
+            watcher.note(
+                f"{folder.folder} has records, but no checkpoint: the run starts over, {aside} "
+                "keeps them"
+            )
+        self.records = records or []
+        folder.write_records(self.records)
+
+    def add(self, record: Record) -> None:
+        self.folder.add(record)
+        self.records.append(record)
+
+    def look(self, batches: int) -> None:
+        """The state is whole, and as many batches have been trained since the last look."""
+        try:
+            self.watcher.trained(batches)
+        except Stopped:
+            self._checkpoint()
+            raise
+        begun = batches or self.records
+        if begun and self.folder.checkpoints.due(CHECKPOINT_SECONDS):
+            self._checkpoint()
+
+    def close(self) -> None:
+        """The last epoch is trained."""
+        self._checkpoint()
+        self.folder.checkpoints.wait()
+        epoch = {"epoch": np.array(self.trainer.position.epoch)}
+        write_npz(self.folder.final_path, self.trainer.parameters() | epoch)
+
+    def _checkpoint(self) -> None:
+        self.folder.checkpoints.save(
+            self.trainer.snapshot(), self.records, self.identity, self.trainer.words()
+        )
 
 
 def _next(inner: Steps, answer: Any) -> Segment | Whole | Record | None:
@@ -82,28 +112,3 @@ def _next(inner: Steps, answer: Any) -> Segment | Whole | Record | None:
         return inner.send(answer)
     except StopIteration:
         return None
-
-
-def _restored(
-    folder: RunFolder,
-    trainer: Trainer,
-    watcher: Watcher,
-    epochs: int,
-    identity: dict[str, Any],
-) -> list[Record]:
-    """Put the trainer where the newest good checkpoint is; the records up to there."""
-    if epochs != trainer.epochs:
-        raise RunError(
-            f"{folder.config_path} says {epochs} epochs, not {trainer.epochs}; give another folder "
-            "with --out"
-        )
-    records = folder.checkpoints.restore(trainer, identity, watcher.note)
-    if records is None:
-        records = []
-        if aside := folder.put_records_aside():
-            watcher.note(
-                f"{folder.folder} has records, but no checkpoint: the run starts over, {aside} "
-                "keeps them"
-            )
-    folder.write_records(records)
-    return records

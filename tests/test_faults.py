@@ -1,4 +1,6 @@
-"""What may happen to a run: it is stopped, killed, its files are damaged or were made by somebody else, the disk is full."""
+"""What may happen to a run: it is stopped, killed, its files are damaged or were made
+by somebody else, the disk is full.
+"""
 
 import contextlib
 import errno
@@ -19,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_trainer
-from conftest import ROOT, assert_same_run
+from conftest import OFTEN, ROOT, assert_same_run
+from damage import KINDS, damage
 from test_trainer import assert_same_arrays, make, svhn, without_times
 
 import datasets
@@ -32,13 +35,12 @@ from records.follow import Watcher, follow
 from settings import FORMAT_ARGUMENTS, TASKS
 from snapshots import Snapshot
 from steps import Segment, Whole
-from utilities.sample_data import ensure_sample
 
 small_tasks = test_trainer.small_tasks  # a fixture
 DFXP = ["PI_MNIST", "DFXP", "5", "9", "11", "10", "0.0001", "2"]
 
 
-# ---------------------------------------------------------------------------------------------- stopped at any segment
+# -------------------------------------------------------------------------- stopped at any segment
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,9 @@ DFXP = ["PI_MNIST", "DFXP", "5", "9", "11", "10", "0.0001", "2"]
     ],
 )
 def test_a_run_goes_on_from_every_segment(number_format, streams, chunks):
-    """Range initialisation, training, evaluation: a snapshot at each, each continued in a trainer that knows nothing."""
+    """Range initialisation, training, evaluation: a snapshot at each, each continued in
+    a trainer that knows nothing.
+    """
 
     def new():
         return (
@@ -139,12 +143,12 @@ def test_a_run_stopped_again_and_again_keeps_all_it_did(tmp_path, monkeypatch):
 def test_a_signal_in_the_range_initialisation(number, sample, tmp_path, program):
     line = [*DFXP[:-1], "3", "--data", sample, "--sample", "--stop-after", "1", "--out"]
     stop_soon = (
-        "import os, sys, compilation, main\n"
-        "call = compilation.TrainingProgram.__call__\n"
+        "import os, sys, main\nfrom xla.programs import TrainingProgram\n"
+        "call = TrainingProgram.__call__\n"
         "def train(self, *arguments):\n"
         f"    os.kill(os.getpid(), {int(number)})\n"
         "    return call(self, *arguments)\n"
-        "compilation.TrainingProgram.__call__ = train\n"
+        "TrainingProgram.__call__ = train\n"
         "sys.exit(main.main(sys.argv[1:]))"
     )
     for expected in (
@@ -186,7 +190,9 @@ def test_a_signal_while_the_data_are_read_ends_the_program(tmp_path, monkeypatch
 
 
 def killed(line, folder, seconds, code):
-    """Start, and kill -9 that many seconds after the folder has a checkpoint, or after the start; whether it was killed."""
+    """Start, and kill -9 that many seconds after the folder has a checkpoint, or after
+    the start; whether it was killed.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, line), "--out", folder],
         cwd=ROOT,
@@ -204,12 +210,11 @@ def killed(line, folder, seconds, code):
 def test_kills_at_random_moments(streams, sample, tmp_path, program):
     """25 for each source of masks, with a checkpoint after every segment."""
     line = [*DFXP, "--data", sample, "--sample", "--streams", streams, "--stop-after", "150"]
-    often = "import sys, main; from records import follow; follow.CHECKPOINT_SECONDS = 0; sys.exit(main.main(sys.argv[1:]))"
     began = time.monotonic()
     assert program(*line, "--out", "whole", cwd=tmp_path).returncode == 0
     whole, kills, rng = time.monotonic() - began, 0, random.Random(5)
     while kills < 25:
-        if killed(line, tmp_path / "killed", rng.uniform(0.5, 5), often):
+        if killed(line, tmp_path / "killed", rng.uniform(0.5, 5), OFTEN):
             kills += 1
         else:  # finished: from its beginning again
             assert_same_run(tmp_path / "whole", tmp_path / "killed")
@@ -226,7 +231,7 @@ def test_kills_at_random_moments(streams, sample, tmp_path, program):
     )
 
 
-# ------------------------------------------------------------------------------------------------------- damaged files
+# ----------------------------------------------------------------------------------- damaged files
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +246,9 @@ def finished(tmp_path_factory):
 
 
 def regions(path):
-    """Of an .npz file: offsets in the local headers, the array headers, the arrays, the directory and its end."""
+    """Of an .npz file: offsets in the local headers, the array headers, the arrays, the
+    directory and its end.
+    """
     with zipfile.ZipFile(path) as archive:
         members, directory = archive.infolist(), archive.start_dir
     size, found = path.stat().st_size, {}
@@ -281,33 +288,10 @@ def test_a_flipped_byte_of_a_checkpoint_is_found_or_does_not_matter(region, fini
     assert found > 0
 
 
-def damage(path, kind, rng):
-    """One of many ways to spoil a file."""
-    content = bytearray(path.read_bytes())
-    if kind == "flip" and content:
-        for _ in range(rng.choice([1, 1, 1, 8, 200])):
-            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    elif kind == "cut":
-        del content[rng.randrange(len(content) or 1) :]
-    elif kind == "zeros" and content:
-        start = rng.randrange(len(content))
-        content[start : start + 4096] = bytes(len(content[start : start + 4096]))
-    elif kind == "insert":
-        at = rng.randrange(len(content) + 1)
-        content[at:at] = rng.randbytes(rng.choice([1, 7, 4096]))
-    elif kind == "noise":
-        content = bytearray(rng.randbytes(rng.choice([0, 1, 100, 5000])))
-    elif kind == "swap":
-        other = rng.choice([p for p in path.parent.iterdir() if p.is_file()])
-        content = bytearray(other.read_bytes())
-    path.write_bytes(content)
-
-
-KINDS = ("flip", "flip", "cut", "zeros", "insert", "noise", "swap")
-
-
 def test_fuzzed_run_folders(finished, tmp_path):
-    """180 of them: the run ends as it did, or one line says why not; nothing looks finished that is not."""
+    """180 of them: the run ends as it did, or one line says why not; nothing looks
+    finished that is not.
+    """
     rng, folder, outcomes = (
         random.Random(2),
         tmp_path / "run",
@@ -519,51 +503,7 @@ def test_a_link_out_of_the_folder_is_not_followed(name, tmp_path):
     run.unlock()
 
 
-SETS = {
-    "mnist": ("PI_MNIST", "mnist", 120),
-    "cifar10": ("CIFAR10", "cifar10/cifar-10-batches-py", 120),
-    "svhn": ("SVHN", "SVHN", 80),
-}
-
-
-@pytest.mark.parametrize("name", SETS)
-def test_fuzzed_data_files(name, tmp_path, capfd):
-    """320 of them: the same data, or one line that says what is wrong."""
-    task, sub, count = SETS[name]
-    ensure_sample(tmp_path / "data", [name])
-    rng, outcomes = random.Random(3), {"same": 0, "refused": 0}
-
-    def read():
-        dataset = datasets.load(name, tmp_path / "data", True)
-        parts = [getattr(dataset, part) for part in ("train", "valid", "test")]
-        return dataset.identity, [array for part in parts for array in part.read(0, len(part))]
-
-    whole = read()
-    files = sorted(
-        p.relative_to(tmp_path / "data")
-        for p in (tmp_path / "data" / sub).rglob("*")
-        if p.is_file()
-    )
-    for i in range(count):
-        path, backup = tmp_path / "data" / files[i % len(files)], tmp_path / "backup"
-        shutil.copy(path, backup)
-        damage(path, rng.choice(KINDS), rng)
-        try:
-            identity, arrays = read()
-        except DataError as error:
-            assert "\n" not in str(error) and error.args
-            outcomes["refused"] += 1
-        else:
-            assert identity == whole[0]
-            for a, b in zip(arrays, whole[1], strict=True):
-                np.testing.assert_array_equal(a, b, err_msg=str(path))
-            outcomes["same"] += 1
-        shutil.copy(backup, path)
-    assert outcomes["refused"] > count // 4, outcomes
-    assert "Traceback" not in capfd.readouterr().err
-
-
-# ---------------------------------------------------------------------------------------------------------------- disk
+# -------------------------------------------------------------------------------------------- disk
 
 
 def test_a_limit_on_what_is_written(sample, tmp_path, program):
@@ -706,7 +646,7 @@ def test_no_thread_is_left_behind(tmp_path):
     assert threading.active_count() == threads
 
 
-# ------------------------------------------------------------------------------------------------------- command lines
+# ----------------------------------------------------------------------------------- command lines
 
 NUMBERS = (
     ("-64", "0", "5", "64"),

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import format as number_formats
-import ops
-from compilation import compiled
 from format import FORMATS, SIGNALS, Ranges
+from xla.programs import compiled
+from xla.statistics import total_counts
 
 ROOT = Path(__file__).parent.parent
 UNIT = ROOT.parent / "shared" / "reference" / "unit.npz"
@@ -57,7 +57,7 @@ def rates_of(v, nob, noib):
     thresholds = number_formats.overflow_thresholds(pt.stack([nob]), pt.stack([noib]))
     signal = number_formats.Signal(FORMATS["DFXP"], noib, nob, nob, thresholds[0])
     assert signal.observe(v) is v
-    return number_formats.overflow_rates(ops.total_counts(signal.counts), [signal.shape])[0]
+    return number_formats.overflow_rates(total_counts(signal.counts), [signal.shape])[0]
 
 
 def overflow_rates(v, nob, noib):

@@ -9,10 +9,12 @@ import numpy_reference as ref
 import pytensor.tensor as pt
 import pytest
 
-from compilation import compiled
 from format import FORMATS, SIGNALS
-from layers import ConvMaxout, DenseMaxout, Softmax, batch_first, flat
+from layers import ConvMaxout, DenseMaxout, Softmax
 from model import Network
+from utilities.replay_trace import intermediates
+from xla.layout import batch_first, flat
+from xla.programs import compiled
 
 f4 = np.float32
 B, BATCHES, FREQUENCY, MAX_OVERFLOW = 6, 5, 2, 0.02
@@ -138,11 +140,13 @@ def history(number_format):
 def computed(number_format):
     """(state after, what passed through each layer) of every batch, each from the reference's state before it."""
     network, (x, t, masks) = Small(number_format, np.random.RandomState(1)), examples()
-    inputs, updates = network.training_step(B)
+    inputs = network.training_inputs(B)
+    passes = network.passes(inputs)
+    updates = network.updates(inputs, passes)
     inside = {
         (k, name): v
-        for k, layer in enumerate(network.layers)
-        for name, v in layer.intermediates().items()
+        for k, passed in enumerate(passes)
+        for name, v in intermediates(*passed).items()
     }
     function = compiled(inputs, network.state, [*updates.values(), *inside.values()])
     batches = []
@@ -264,8 +268,9 @@ def test_the_column_norm_step_is_exact_to_the_last_bit(kind):
             ref.dense(rng, 40, 30, 2, **options),
         )
     else:
-        layer = ConvMaxout("layer", f, rng, (3, 5, 5), 20, 2, 5, 0, 1, 1, **options)
-        plain = ref.conv(rng, (3, 5, 5), 20, 2, 5, 0, 1, 1, **options)
+        sizes = {"maps": 20, "pieces": 2, "size": 5, "pad": 0, "pool": 1, "stride": 1}
+        layer = ConvMaxout("layer", f, rng, (3, 5, 5), **sizes, **options)
+        plain = ref.conv(rng, (3, 5, 5), **sizes, **options)
     plain.W = (rng.normal(size=plain.W.shape) * 0.14).astype(f4)
     plain.b, plain.update_W, plain.update_b = (
         (rng.normal(size=v.shape) * 0.05).astype(f4)
@@ -281,9 +286,9 @@ def test_the_column_norm_step_is_exact_to_the_last_bit(kind):
     }
     inputs = {name: pt.tensor(name, shape=shape, dtype="float32") for name, shape in shapes.items()}
     rates = {name: pt.scalar(name, dtype="float32") for name in ("LR", "M")}
-    layer.forward(inputs["x"], inputs["mask"], None, None)
-    layer.backward(inputs["e"])
-    updates = layer.updates(rates["LR"], rates["M"], None, None, None)
+    seen = layer.forward(inputs["x"], inputs["mask"], None, None)
+    gradients = layer.backward(seen, inputs["e"])
+    updates = layer.updates(seen.signals, gradients, rates["LR"], rates["M"], None, None, None)
     function = compiled(inputs | rates, layer.state, list(updates.values()))
     values = {name: np.zeros(shape, f4) for name, shape in shapes.items()} | {
         "LR": LR,
@@ -344,13 +349,9 @@ def gradients(layer, x, mask, e):
         for name, a in (("x", x), ("mask", mask), ("e", e))
     }
     bits = pt.iscalar("bits")
-    layer.forward(inputs["x"], inputs["mask"], bits, bits)
-    e_below = layer.backward(inputs["e"])
-    function = compiled(
-        inputs | {"bits": bits},
-        layer.state,
-        [batch_first(layer.dz), layer.dW, layer.db, flat(e_below)],
-    )
+    found = layer.backward(layer.forward(inputs["x"], inputs["mask"], bits, bits), inputs["e"])
+    outputs = [batch_first(found.dEdz), found.dEdW, found.dEdb, flat(found.below)]
+    function = compiled(inputs | {"bits": bits}, layer.state, outputs)
     state = {v.name: v.get_value() for v in layer.state}
     return [
         np.asarray(v) for v in function({"x": x, "mask": mask, "e": e, "bits": np.int32(15)}, state)
@@ -407,9 +408,10 @@ def limit_of(number_format):
 @pytest.mark.parametrize("kind", ["dense", "conv", "softmax"])
 def test_a_dropped_input_gets_no_gradient_and_gives_none(number_format, kind):
     rng, f = np.random.RandomState(0), FORMATS[number_format]
+    sizes = {"maps": 3, "pieces": 2, "size": 3, "pad": 1, "pool": 2, "stride": 2}
     layer = {
         "dense": lambda: DenseMaxout("layer", f, rng, 16, 3, 2, **WIDE),
-        "conv": lambda: ConvMaxout("layer", f, rng, (1, 4, 4), 3, 2, 3, 1, 2, 2, **WIDE),
+        "conv": lambda: ConvMaxout("layer", f, rng, (1, 4, 4), **sizes, **WIDE),
         "softmax": lambda: Softmax("layer", f, rng, 16, 10, **WIDE),
     }[kind]()
     layer.W.set_value(rng.choice([-1, -0.5, 0.5, 1], layer.W.get_value().shape).astype(f4))
@@ -434,3 +436,30 @@ def test_a_dropped_input_gets_no_gradient_and_gives_none(number_format, kind):
     top = limit_of(number_format)
     np.testing.assert_array_equal(dW, np.clip(expected, -top, top))
     np.testing.assert_array_equal(e_below, dx * mask)
+
+
+def test_a_test_pass_between_forward_and_backward_changes_nothing():
+    """A layer remembers no pass: what the backward pass needs is handed to it."""
+    rng = np.random.RandomState(0)
+    sizes = {"maps": 2, "pieces": 2, "size": 2, "pad": 0, "pool": 2, "stride": 2}
+    layer = ConvMaxout("layer", FORMATS["FLP"], rng, (1, 5, 5), **sizes, **WIDE)
+    arrays = {
+        "x": rng.normal(size=(3, 25)).astype(f4),
+        "mask": np.ones((3, 25), f4),
+        "e": rng.normal(size=(3, 8)).astype(f4),
+        "other": rng.normal(size=(3, 25)).astype(f4),
+    }
+    inputs = {name: pt.tensor(name, shape=a.shape, dtype="float32") for name, a in arrays.items()}
+    state = {v.name: v.get_value() for v in layer.state}
+
+    def gradients(tested):
+        seen = layer.forward(inputs["x"], inputs["mask"], None, None)
+        if tested:
+            layer.test(inputs["other"], None)
+        found = layer.backward(seen, inputs["e"])
+        outputs = [batch_first(found.dEdz), found.dEdW, found.dEdb, flat(found.below)]
+        return compiled(inputs, layer.state, outputs)(arrays, state)
+
+    for plain, computed in zip(gradients(False), gradients(True), strict=True):
+        assert np.any(plain)
+        np.testing.assert_array_equal(computed, plain)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from errors import FileError, RunError
+from errors import FileError, RunError, RunInUse
 from files import load_npz, write_atomically
 from records.folder import RunFolder
 from settings import Settings
@@ -59,6 +59,7 @@ def test_config_round_trip_and_comparison(tmp_path):
     with pytest.raises(RunError, match="other data"):
         again.check_data({"file": "another"})
     assert again.finished() is None
+    run.unlock()
 
 
 @pytest.mark.parametrize(
@@ -95,8 +96,12 @@ def test_damaged_records_are_named(tmp_path, damage):
 def test_only_one_process_at_a_time(tmp_path):
     first = RunFolder(tmp_path / "run")
     first.lock()
-    with pytest.raises(RunError, match="in use"):
+    with pytest.raises(RunInUse, match="in use"):
         RunFolder(tmp_path / "run").lock()
+    first.unlock()
+    second = RunFolder(tmp_path / "run")
+    second.lock()
+    second.unlock()
 
 
 def test_damaged_arrays_are_named_and_pickles_refused(tmp_path):

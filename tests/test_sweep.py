@@ -119,7 +119,7 @@ def test_bad_arguments_give_one_line_and_status_2(line, tmp_path, capsys, monkey
 
 @pytest.mark.parametrize("program", [sweep, reproduce])
 def test_nothing_is_started_without_data(program, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("datasets._reachable", lambda mirrors, *_: [])
+    monkeypatch.setattr("datasets.source.reachable", lambda mirrors, *_: [])
     words = ["PI_MNIST", "FLP,HFLP", "--seeds", "2"]
     if program is reproduce:
         words = ["fig2", "--scale", "small"]
@@ -197,11 +197,11 @@ def test_a_sweep_trains_what_main_trains(together, alone, line, tmp_path, capsys
 
 def test_a_batched_program_gives_the_same_bits(alone, line, tmp_path, monkeypatch):
     """The one for GPUs, made here: runs trained together are those trained alone."""
-    import compilation
+    from xla import device
+    from xla.program_cache import PROGRAMS
 
-    monkeypatch.setattr(compilation, "batching_pays", lambda: True)
-    # Part of what programs are saved under: the one of the test before is not this one.
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "programs"))
+    monkeypatch.setattr(device, "batching_pays", lambda: True)
+    monkeypatch.setattr(PROGRAMS, "folder", tmp_path / "programs")  # not where the usual one is
     words = [word.replace("FLP,", "") for word in line]
     assert sweep.main([*words, "--out", str(tmp_path), "--together", "2"]) == 0
     for name in NAMES[1:]:
@@ -236,7 +236,7 @@ def test_runs_that_diverge_or_are_in_use_do_not_end_the_others(
 def test_a_device_that_fails_ends_all_runs_that_share_it(line, tmp_path, capsys, monkeypatch):
     import jax
 
-    from compilation import TrainingProgram
+    from xla.programs import TrainingProgram
 
     def together(self, calls):
         raise jax.errors.JaxRuntimeError("out of memory")

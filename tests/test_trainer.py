@@ -1,4 +1,6 @@
-"""trainer.py: whole small runs through the compiled programs, and the order of what is fed to them."""
+"""trainer.py: whole small runs through the compiled programs, and the order of what is
+fed to them.
+"""
 
 import contextlib
 import copy
@@ -12,9 +14,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 
-import compilation
 import model
-from compilation import TrainingProgram, mask_state, to_device, to_host
 from datasets import ArrayPart, Dataset
 from errors import Diverged
 from layers import DenseMaxout, Softmax
@@ -23,6 +23,9 @@ from snapshots import Snapshot
 from steps import Segment, Whole
 from tasks import TASKS
 from trainer import Trainer
+from xla.device import to_device, to_host
+from xla.masks import mask_state
+from xla.programs import TestProgram, TrainingProgram
 
 f4 = np.float32
 PIXELS, UNITS, PIECES, B = 50, 4, 2, 5
@@ -57,7 +60,9 @@ def plain_network(rng, initial_range=BITS["initial_range"]):
 
 @pytest.fixture(scope="module", autouse=True)
 def small_tasks():
-    """A task for this network, and SVHN's way of feeding with it: chunks of three batches of four."""
+    """A task for this network, and SVHN's way of feeding with it: chunks of three
+    batches of four.
+    """
     task = replace(TASKS["PI_MNIST"], batch_size=B, epochs=8, LR_start=0.5, LR_sat=4, M_sat=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TASKS, "SMALL", task)
@@ -69,7 +74,9 @@ def small_tasks():
 
 @cache
 def data(n_train=38, n_valid=13, n_test=11, seed=0):
-    """Random images of which the class is to be seen: dyadic, k/256; x[:, 0] is the number of the example."""
+    """Random images of which the class is to be seen: dyadic, k/256; x[:, 0] is the
+    number of the example.
+    """
     rng = np.random.RandomState(seed)
     templates = (rng.uniform(size=(10, PIXELS)) < 0.3) * rng.randint(64, 256, (10, PIXELS))
 
@@ -127,12 +134,14 @@ class Fed:
         return [int(i) for x, _ in self.examples for i in np.rint(x[:, 0] * 256)]
 
 
-# ---------------------------------------------------------------------------------------- against the NumPy evaluation
+# -------------------------------------------------------------------- against the NumPy evaluation
 
 
 @pytest.fixture(scope="module")
 def followed():
-    """A DFXP run with published streams, and the same computed from SPEC sections 2-11 alone; states by epoch."""
+    """A DFXP run with published streams, and the same computed from SPEC sections 2-11
+    alone; states by epoch.
+    """
     trainer = make(streams="published", epochs=2)
     records, program, facts = [], {}, {}
     for record in trainer.run():
@@ -262,7 +271,9 @@ def test_records_as_specified(followed):
 
 
 def test_nothing_recompiles(followed):
-    """One program for all bit-widths, ranges, rates, frequencies and lengths of segments; each matters."""
+    """One program for all bit-widths, ranges, rates, frequencies and lengths of
+    segments; each matters.
+    """
     program = followed.trainer.training
     assert (
         program.compilations == 1
@@ -318,7 +329,7 @@ def test_nothing_recompiles(followed):
             assert not np.array_equal(a, b), f"{changes[i]} {changes[j]}"
 
 
-# ---------------------------------------------------------------------------------------- how segments are cut
+# ---------------------------------------------------------------------------- how segments are cut
 
 
 @cache
@@ -345,11 +356,13 @@ def test_ranges_and_published_streams_do_not_either(followed):
     assert_same_arrays(t.snapshot()[0], followed.program[2])
 
 
-# -------------------------------------------------------------------------------------------------------- evaluation
+# -------------------------------------------------------------------------------------- evaluation
 
 
 def test_all_examples_are_evaluated(followed):
-    """13 and 11 examples in batches of 5: the last partial batch counts as well, each example once."""
+    """13 and 11 examples in batches of 5: the last partial batch counts as well, each
+    example once.
+    """
     for record in followed.records:
         for name, n in (("validation_error", 13), ("test_error", 11)):
             wrong = record[name] / 100 * n
@@ -357,10 +370,12 @@ def test_all_examples_are_evaluated(followed):
 
 
 def test_errors_are_counted_in_the_last_partial_batch_alone():
-    """An untrained network answers 0: with zeros as labels but in the last rows, only those are wrong."""
+    """An untrained network answers 0: with zeros as labels but in the last rows, only
+    those are wrong.
+    """
     t, labels = make("FXP"), np.zeros(13, int)
     labels[-2:] = 4
-    testing = compilation.TestProgram(t.network, B)
+    testing = TestProgram(t.network, B)
     x = data().valid.x
     assert testing(t.state, np.int32(9), *testing.arrange(x, np.eye(10, dtype=f4)[labels])) == 2
     assert (
@@ -373,7 +388,7 @@ def test_errors_are_counted_in_the_last_partial_batch_alone():
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- snapshots
+# --------------------------------------------------------------------------------------- snapshots
 
 
 @pytest.mark.parametrize(
@@ -386,7 +401,9 @@ def test_errors_are_counted_in_the_last_partial_batch_alone():
     ],
 )
 def test_going_on_from_a_snapshot_is_the_same_run(number_format, streams, fresh):
-    """In a new object, as the program does, or in the one that has gone on meanwhile, which has more to forget."""
+    """In a new object, as the program does, or in the one that has gone on meanwhile,
+    which has more to forget.
+    """
     options = {"streams": streams}
     whole = make(number_format, **options)
     first = run(whole, last_epoch=1)
@@ -414,7 +431,7 @@ def test_going_on_with_ranges_and_published_streams(followed):
         assert_same_arrays(followed.trainer.snapshot()[0], followed.program[2])
 
 
-# ------------------------------------------------------------------------------- streams of the published program
+# ---------------------------------------------------------------- streams of the published program
 
 
 def without_evaluation(trainer):
@@ -435,7 +452,9 @@ def fed_run(trainer, last_epoch=None):
 
 
 def test_published_masks_and_shuffled_examples():
-    """SPEC section 11, computed anew: masks batch after batch, orders composed epoch after epoch."""
+    """SPEC section 11, computed anew: masks batch after batch, orders composed epoch
+    after epoch.
+    """
     t = make("FXP", streams="published", segment=4)
     fed = fed_run(t)
     rng = np.random.RandomState(1234)
@@ -484,7 +503,9 @@ def svhn(number_format="FXP", n=46, dataset=None, **options):
 
 
 def svhn_order(streams, chunks, left):
-    """SPEC section 11: the whole chunks shuffled, each one's batches when its turn comes, what is left over last."""
+    """SPEC section 11: the whole chunks shuffled, each one's batches when its turn
+    comes, what is left over last.
+    """
     numbers = []
     for chunk in [*streams.fresh_list(chunks), *([chunks] if left else [])]:
         for batch in streams.fresh_list(3 if chunk < chunks else left):
@@ -553,7 +574,7 @@ def test_errors_of_reading_ahead_reach_the_caller():
     assert t.position.epoch == 0 and set(fed.order) <= set(range(24))
 
 
-# --------------------------------------------------------------------------------------------------------- device masks
+# ------------------------------------------------------------------------------------ device masks
 
 
 class MaskRecorder:
@@ -634,7 +655,7 @@ def test_device_masks_do_not_depend_on_the_segment():
         np.testing.assert_array_equal(segments, alone[2::3])
 
 
-# ----------------------------------------------------------------------------------------------------------- divergence
+# -------------------------------------------------------------------------------------- divergence
 
 
 def test_divergence_is_named():

@@ -20,9 +20,7 @@ from typing import Any
 
 import numpy as np
 
-import compilation
 import files
-import ops
 import terminal
 from errors import ProgramError
 from model import N_CLASSES, Network
@@ -30,6 +28,12 @@ from records.follow import CHECKPOINT_SECONDS
 from settings import FORMAT_ARGUMENTS, Settings
 from tasks import TASKS
 from utilities.benchmark_effort import effort
+from xla.convolution import Correlation, CorrelationFilterGradient, CorrelationInputGradient
+from xla.device import device_name, peak_memory, select_device, to_device, to_host, wait
+from xla.masks import mask_state
+from xla.program_cache import cache_programs
+from xla.programs import TestProgram, TrainingProgram
+from xla.timing import matrix_products, repeated
 
 VERSIONS = ("pytensor", "jax", "jaxlib", "numpy")
 Measurements = Mapping[str, Callable[[], Any]]
@@ -50,8 +54,8 @@ class Training:
         self.segment = TASKS[task].segment
         size = TASKS[task].batch_size
         numbers = Settings.published(task, "DFXP")
-        self.training = compilation.TrainingProgram(network, size, self.segment)
-        self.testing = compilation.TestProgram(network, size)
+        self.training = TrainingProgram(network, size, self.segment)
+        self.testing = TestProgram(network, size)
         self.state = self.new_state(1)
         rng = np.random.RandomState(1234)
         x = rng.uniform(size=(self.segment * size, network.input_size)).astype("float32")
@@ -59,7 +63,7 @@ class Training:
         self.tested = effort(task).test_batches * size
         test_set = [np.resize(a, (self.tested, *a.shape[1:])) for a in (x, t)]
         self.test_set = self.testing.arrange(*test_set)
-        self.examples = compilation.to_device((x, t))
+        self.examples = to_device((x, t))
         self.rows = np.arange(len(x), dtype="int32").reshape(self.segment, size)
         self.constants = {
             "LR": np.float32(0.02),
@@ -73,14 +77,14 @@ class Training:
     def new_state(self, seed: int) -> Any:
         """The state of a run that begins."""
         state = {v.name: v.get_value() for v in self.network.state}
-        return compilation.to_device(state | compilation.mask_state(seed))
+        return to_device(state | mask_state(seed))
 
     def call(self, state: Any, batches: int) -> tuple:
         """The arguments of the program that trains so many batches."""
         return state, self.constants, *self.examples, self.rows[:batches], 0, None
 
     def run(self, batches: int) -> None:
-        self.state = compilation.wait(self.training(*self.call(self.state, batches)))
+        self.state = wait(self.training(*self.call(self.state, batches)))
 
     def first(self) -> None:
         """One batch."""
@@ -105,9 +109,9 @@ class Training:
         It is written to the disk of temporary files.
         """
         start = time.perf_counter()
-        arrays = compilation.to_host(self.state)
+        arrays = to_host(self.state)
         parameters = [v.name for layer in self.network.layers for v in (layer.W, layer.b)]
-        best = compilation.to_host({name: self.state[name] for name in parameters})
+        best = to_host({name: self.state[name] for name in parameters})
         arrays |= {f"best/{name}": value for name, value in best.items()}
         copied = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
@@ -124,18 +128,18 @@ class Training:
         # Compiled, and once for nothing.
         alone = [self.training(*call) for call in calls([self.new_state(s) for s in seeds])]
         joined = self.training.together(calls([self.new_state(s) for s in seeds]))
-        compilation.wait((alone, joined))
+        wait((alone, joined))
         start = time.perf_counter()
-        compilation.wait([self.training(*call) for call in calls(alone)])
+        wait([self.training(*call) for call in calls(alone)])
         middle = time.perf_counter()
-        compilation.wait(self.training.together(calls(joined)))
+        wait(self.training.together(calls(joined)))
         each = 1e3 / self.segment / self.together
         return each * (middle - start), each * (time.perf_counter() - middle)
 
     def facts(self) -> dict[str, Any]:
-        peak = compilation.peak_memory()
+        peak = peak_memory()
         return {
-            "device": compilation.device_name(),
+            "device": device_name(),
             "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
             "checkpoint_s": CHECKPOINT_SECONDS,
             "peak_GiB": peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
@@ -205,16 +209,16 @@ class Layers:
         x = rng.random((sides[0], maps, sides[1], batch), "float32")
         dz = rng.random((height, len(W), width, batch), "float32")
         kinds = {
-            "forward": (ops.Correlation(layer.pad, False), (x, W)),
-            "filters": (ops.CorrelationFilterGradient(layer.pad, False), (x, dz)),
-            "input": (ops.CorrelationInputGradient(layer.pad), (dz, W)),
+            "forward": (Correlation(layer.pad, False), (x, W)),
+            "filters": (CorrelationFilterGradient(layer.pad, False), (x, dz)),
+            "input": (CorrelationInputGradient(layer.pad), (dz, W)),
         }
         shapes = products_of(len(W), W[0].size, height * width * batch)
         for (kind, (op, operands)), shape in zip(kinds.items(), shapes, strict=True):
             if kind == "input" and first:
                 continue
             a, b, out = random_factors(*shape)
-            ours = compilation.repeated(op, operands, self.repeats)
+            ours = repeated(op, operands, self.repeats)
             self.calls[layer.name, kind] = ours, functools.partial(np.matmul, a, b, out=out)
 
     def measure(self) -> list[tuple[str, str, float, float]]:
@@ -239,7 +243,7 @@ class Floor:
         if on_cpu:
             self.step = lambda: [np.matmul(a, b, out=out) for a, b, out in operands]
         else:
-            self.step = compilation.matrix_products(operands)
+            self.step = matrix_products(operands)
 
     def train(self) -> float:
         """Milliseconds a step."""
@@ -276,13 +280,13 @@ def main(arguments: list[str] | None = None) -> None:
     a = parser.parse_args(arguments)
     gc.set_threshold(100_000)  # as in main.py
     try:
-        on_cpu = compilation.select_device(a.device).platform == "cpu"
+        on_cpu = select_device(a.device).platform == "cpu"
     except ProgramError as error:
         parser.error(error)
     rng = np.random.RandomState(1234)
     serving: Training | Floor | Layers
     if a.what in FORMAT_ARGUMENTS:
-        compilation.keep_programs()
+        cache_programs()
         initial_range = Settings.published(a.task, "DFXP").initial_range
         serving = Training(Network(a.task, a.what, rng, initial_range), a.task, a.together)
     elif a.what == "floor":

@@ -18,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from runs import RunError, load_npz
+from errors import FileError
+from files import load_npz
+from settings import Settings
 
 STATE = ("W", "b", "update_W", "update_b")
 SIGNAL_OF = {"W": "w", "b": "b", "update_W": "update_w", "update_b": "update_b"}
@@ -212,7 +214,9 @@ def build(trace):
 
 def replay(trace, report, resync=False):
     """Replay a step by step trace."""
-    import compilation
+    from xla.device import to_device, to_host
+    from xla.masks import mask_state
+    from xla.programs import TrainingProgram
 
     m = trace.meta
     network, state = build(trace)
@@ -223,8 +227,8 @@ def replay(trace, report, resync=False):
         np.unpackbits(trace[f"mask/L{k}/packed"], axis=1)[:, :width].reshape(-1, B, width)
         for k, width in enumerate(m["mask_widths"])
     ]
-    program = compilation.TrainingProgram(network, B, 1, masks="given")
-    x, t = compilation.to_device((inputs["x_train"], inputs["y_train"]))
+    program = TrainingProgram(network, B, 1, masks="given")
+    x, t = to_device((inputs["x_train"], inputs["y_train"]))
     constants = {
         "LR": np.float32(m["LR"]),
         "M": np.float32(m["M"]),
@@ -234,7 +238,7 @@ def replay(trace, report, resync=False):
         "max_overflow": np.float64(m["max_overflow"]),
     }
     look_inside = Intermediates(network, B)
-    state = compilation.to_device(state | compilation.mask_state(0))
+    state = to_device(state | mask_state(0))
     for batch in range(m["n_batches"]):
         rows = np.arange(batch * B, (batch + 1) * B, dtype="int32")[None]
         batch_masks = [mask[batch : batch + 1] for mask in masks]
@@ -248,7 +252,7 @@ def replay(trace, report, resync=False):
             batch
         ]:  # the accumulators as they are before the update
             counted = program(
-                compilation.to_device(used),
+                to_device(used),
                 constants | {"frequency": NEVER},
                 x,
                 t,
@@ -257,12 +261,12 @@ def replay(trace, report, resync=False):
                 batch_masks,
             )
         state = program(used, constants, x, t, rows, batch, batch_masks)
-        host = compilation.to_host(state)
+        host = to_host(state)
         compare_state(trace, report, batch, host, resync)
-        compare_ranges(trace, report, batch, host, compilation.to_host(counted or state), layers)
+        compare_ranges(trace, report, batch, host, to_host(counted or state), layers)
         if resync:
             put_recorded(trace, batch, host)
-            state = compilation.to_device(host)
+            state = to_device(host)
     compare_test(trace, report, network, state, inputs)
     if absent := [
         f"L{k}/{tensor}" for k in layers for tensor in STATE if (k, tensor) not in report.seen
@@ -335,6 +339,29 @@ def put_recorded(trace, batch, host):
         host[f"layer{k}/overflow"] = recorded * (not cleared)
 
 
+def intermediates(seen, gradients):
+    """What passed through a layer, by the names and in the shapes of the recorded traces."""
+    from xla.layout import batch_first, flat
+
+    named = {
+        "fixed_W": seen.W,
+        "fixed_b": seen.b,
+        "fixed_x": flat(seen.x),
+        "z": batch_first(seen.pre.before_z),
+        "fixed_z": batch_first(seen.pre.z),
+        "y": flat(seen.before_y),
+        "fixed_y": flat(seen.y),
+        "fixed_dEdy": batch_first(gradients.dEdy),
+        "fixed_dEdz": batch_first(gradients.dEdz),
+        "fixed_dEdW": gradients.dEdW,
+        "fixed_dEdb": gradients.dEdb,
+    }
+    if seen.pre.u is not seen.pre.z:  # something lies between them
+        named["u"] = batch_first(seen.pre.before_u)
+        named["fixed_u"] = batch_first(seen.pre.u)
+    return named
+
+
 class Intermediates:
     """What happens inside a step, compiled from the same graph with more outputs."""
 
@@ -342,19 +369,17 @@ class Intermediates:
         self.network, self.batch_size, self.function = network, batch_size, None
 
     def compare(self, trace, report, batch, state, values, constants, masks):
-        from compilation import compiled
+        from xla.programs import compiled
 
         if self.function is None:
-            inputs, _ = self.network.training_step(self.batch_size)
+            inputs = self.network.training_inputs(self.batch_size)
             named = {
                 (k, name): v
-                for k, layer in enumerate(self.network.layers)
-                for name, v in layer.intermediates().items()
+                for k, passed in enumerate(self.network.passes(inputs))
+                for name, v in intermediates(*passed).items()
             }
-            self.names, self.function = (
-                list(named),
-                compiled(inputs, self.network.state, list(named.values())),
-            )
+            self.names = list(named)
+            self.function = compiled(inputs, self.network.state, list(named.values()))
         values = values | constants | {"batches": np.int32(batch)}
         values |= {f"mask{k}": mask.astype("float32") for k, mask in enumerate(masks)}
         for (k, name), computed in zip(self.names, self.function(values, state), strict=True):
@@ -370,7 +395,7 @@ class Intermediates:
 
 
 def compare_test(trace, report, network, state, inputs):
-    from compilation import compiled
+    from xla.programs import compiled
 
     m = trace.meta
     B = m["batch_size"]
@@ -415,10 +440,9 @@ class RecordedMasks:
 
 def replay_run(trace, report):
     """Replay a small run with range initialisation, event by event."""
-    from compilation import to_host
     from datasets import ArrayPart, Dataset
-    from runs import Settings
     from trainer import Trainer
+    from xla.device import to_host
 
     m, events, B = trace.meta, json.loads(trace["events_json"].item()), trace.meta["batch_size"]
     parts = {
@@ -527,10 +551,10 @@ def main(arguments=None):
     a = parser.parse_args(arguments)
     try:
         trace = Trace(a.trace)
-    except (RunError, ValueError, KeyError) as error:
+    except (FileError, ValueError, KeyError) as error:
         print(f"replay_trace: {a.trace} is not a recorded trace ({error})", file=sys.stderr)
         return 2
-    from compilation import select_device
+    from xla.device import select_device
 
     select_device(a.device)
     report = Report(a.quiet)

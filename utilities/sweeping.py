@@ -118,11 +118,12 @@ class Sweep:
 
     def _train_group(self, jobs: list[Job]) -> None:
         """Jobs of one task, format and source of masks: their trainers share what is compiled."""
-        import compilation
+        from xla import device
+        from xla.program_cache import cache_programs
 
-        compilation.select_device(self.options.device, self.options.deterministic)
-        compilation.keep_programs()
-        together = self.together or (GPU_TOGETHER if compilation.batching_pays() else 1)
+        device.select_device(self.options.device, self.options.deterministic)
+        cache_programs()
+        together = self.together or (GPU_TOGETHER if device.batching_pays() else 1)
         if TASKS[jobs[0].settings.task].chunk_batches:
             together = 1  # what is read of the data differs from run to run
         trainers = self._trainers(jobs)
@@ -146,7 +147,7 @@ class Sweep:
 
     def _open(self, job: Job, data: datasets.Dataset) -> bool:
         """Lock the job's folder, and make it a run folder; whether it can be trained."""
-        import compilation
+        from xla.device import device_name
 
         try:
             if job.run.exists:
@@ -165,7 +166,7 @@ class Sweep:
                 self.options.command(job.settings),
                 job.settings,
                 data.identity,
-                compilation.device_name(),
+                device_name(),
                 sample=self.options.sample,
                 deterministic=self.options.deterministic,
             )

@@ -4,9 +4,10 @@ import contextlib
 from collections.abc import Generator, Iterator
 from typing import Any, TypeVar
 
-from compilation import TrainingProgram, device_failures
 from records.metrics import Record
 from steps import Segment, Steps
+from xla.device import device_failures
+from xla.programs import TrainingProgram
 
 Name = TypeVar("Name")
 Event = Record | Exception | None

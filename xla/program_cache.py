@@ -1,0 +1,240 @@
+"""Compiled programs on disk, each under a digest of all that it is made from.
+
+A run that finds its programs there neither traces nor compiles them, which takes seconds
+to minutes. JAX's own cache needs the traced program; it serves where this one has not been
+tried, on GPUs.
+"""
+
+import contextlib
+import hashlib
+import os
+import pickle
+import platform
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+import pytensor
+from jax.experimental import serialize_executable
+from jax.stages import Compiled
+
+from files import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+# Every module of this repository that is imported where a program is built and traced.
+# tests/test_program_cache.py compares this list with what is imported.
+SOURCES = tuple(
+    ROOT / name
+    for name in (
+        "errors.py",
+        "files.py",
+        "format.py",
+        "layer.py",
+        "layers.py",
+        "model.py",
+        "xla/__init__.py",
+        "xla/convolution.py",
+        "xla/device.py",
+        "xla/layout.py",
+        "xla/masks.py",
+        "xla/ops.py",
+        "xla/pooling.py",
+        "xla/products.py",
+        "xla/program_cache.py",
+        "xla/programs.py",
+        "xla/statistics.py",
+    )
+)
+
+
+class ProgramCache:
+    """A folder of compiled programs.
+
+    A damaged or foreign file counts as absent, and a program that cannot be written is not
+    cached: neither is an error.
+
+    Parameters
+    ----------
+    folder
+        None: nothing is cached.
+    sources
+        The files whose text decides what the programs do.
+    most
+        So many programs stay, those that were used last.
+    """
+
+    def __init__(
+        self, folder: Path | None, sources: Sequence[Path] = SOURCES, most: int = 50
+    ) -> None:
+        self.folder = folder
+        self.sources = sources
+        self.most = most
+
+    def key(self, *facts: object) -> str:
+        """A digest of the sources, the processor, the versions, the environment and `facts`.
+
+        Parameters
+        ----------
+        facts
+            Everything else that a program depends on, told apart by its repr.
+        """
+        settings = [
+            f"{name}={value}"
+            for name, value in sorted(os.environ.items())
+            if name.startswith(("JAX_", "XLA_", "PYTENSOR_"))
+        ]
+        versions = [f"{m.__name__} {m.__version__}" for m in (jax, jaxlib, np, pytensor)]
+        return _digest(
+            *(path.read_text() for path in self.sources),
+            *settings,
+            platform.python_version(),
+            *versions,
+            _processor(),
+            f"{len(os.sched_getaffinity(0))} cores",
+            *map(repr, facts),
+        )
+
+    def load(self, *facts: object) -> Compiled | None:
+        """The program that was saved with these facts, if it is there."""
+        if self.folder is None:
+            return None
+        with contextlib.suppress(Exception):  # damaged, or not there: it is compiled
+            path = self._path(facts)
+            data = path.read_bytes()
+            if hashlib.sha256(data[32:]).digest() == data[:32]:
+                program = serialize_executable.deserialize_and_load(*pickle.loads(data[32:]))
+                with contextlib.suppress(OSError):  # it can be somebody else's
+                    path.touch()
+                return program
+        return None
+
+    def save(self, program: Compiled, *facts: object) -> None:
+        """Write a program, and remove those that have not been used for longest."""
+        if self.folder is None:
+            return
+        with contextlib.suppress(Exception):  # a program that cannot be cached can still be used
+            data = pickle.dumps(serialize_executable.serialize(program))
+            content = hashlib.sha256(data).digest() + data
+            write_atomically(self._path(facts), lambda file: file.write(content))
+            cached = [path for path in self.folder.glob("program-*") if path.is_file()]
+            for old in sorted(cached, key=lambda path: path.stat().st_mtime)[: -self.most]:
+                old.unlink()
+
+    def _path(self, facts: Sequence[object]) -> Path:
+        assert self.folder is not None
+        return self.folder / f"program-{self.key(*facts)}"
+
+
+PROGRAMS = ProgramCache(None)  # of this process; `cache_programs` gives it its folder
+
+
+def cache_programs() -> None:
+    """Cache programs in $XDG_CACHE_HOME/deep-learning-storage (~/.cache) from now on.
+
+    After `select_device`. There is one folder for each kind of processor and version, as a
+    home may be shared. JAX_COMPILATION_CACHE_DIR names another, and where nothing can be
+    written nothing is cached.
+    """
+    named = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    try:
+        folder = Path(PROGRAMS.folder or named or _usual_folder())
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        jax.config.update("jax_compilation_cache_dir", None)  # JAX would complain again and again
+        return
+    if jax.default_backend() == "cpu":
+        PROGRAMS.folder = folder
+        # JAX cannot write out once more what it has read from its own cache.
+        jax.config.update("jax_compilation_cache_dir", None)
+        return
+    _drop_damaged(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    # XLA's caches would make the folder's path part of the keys.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    # A program that cannot be cached, or that was damaged, is compiled: nothing to tell.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+
+
+def _usual_folder() -> Path:
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    # Python's version, too: it may compress in another way.
+    kind = _digest(_processor(), platform.python_version(), jax.__version__)
+    return home / "deep-learning-storage" / f"programs-{kind[:12]}"
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _processor() -> str:
+    """What tells one kind of processor from another."""
+    try:
+        described = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.machine() + platform.processor()
+    return "".join(
+        line for line in described if line.startswith(("model name", "flags", "Features"))
+    )
+
+
+def _drop_damaged(folder: Path) -> None:
+    """Remove what a killed process left of a program: JAX would neither read nor replace it."""
+    try:
+        from jax._src import compilation_cache  # there is no public way to tell
+    except ImportError:
+        return
+    for path in folder.glob("*-cache"):
+        try:
+            compilation_cache.decompress_executable(path.read_bytes())
+        except Exception:  # whatever the decompressor says
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+class Program:
+    """A function of arrays, compiled for each kind of arguments that it gets, and cached.
+
+    Parameters
+    ----------
+    function
+        Of arrays, which may be in dicts and lists.
+    describe
+        With the sources and the arguments' types, everything that the function depends on.
+    donate
+        Positions of arguments that are consumed.
+    static
+        Names of keyword arguments that are not arrays.
+    cache
+        Where what is compiled is looked for first.
+    """
+
+    def __init__(
+        self,
+        function: Callable,
+        describe: Callable[[], tuple],
+        donate: int | Sequence[int] = (),
+        static: Collection[str] = (),
+        cache: ProgramCache = PROGRAMS,
+    ) -> None:
+        self.jitted = jax.jit(function, donate_argnums=donate, static_argnames=static)
+        self.describe = describe
+        self.cache = cache
+        self._compiled: dict[tuple, Compiled] = {}
+
+    def __call__(self, *arguments: Any, **static: Any) -> Any:
+        leaves, tree = jax.tree.flatten(arguments)
+        types = tuple((np.shape(v), str(getattr(v, "dtype", type(v)))) for v in leaves)
+        kind = (tree, types, tuple(static.items()))
+        if kind not in self._compiled:
+            facts = (self.describe(), kind)
+            program = self.cache.load(*facts)
+            if program is None:
+                program = self.jitted.lower(*arguments, **static).compile()
+                self.cache.save(program, *facts)
+            self._compiled[kind] = program
+        return self._compiled[kind](*arguments)
