@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_network import CODE, SIZE
 
 from model import Network
 from tasks import TASKS
@@ -162,11 +163,7 @@ def check_report(report, number_format):
 
 def test_a_benchmark_of_a_small_network(tmp_path, monkeypatch, capsys):
     """From the command line to the report, with processes that know a small PI_MNIST."""
-    code = (
-        "import functools, model; "
-        "model.NETWORKS['PI_MNIST'] = functools.partial(model.pi_mnist, units=8, pieces=2); "
-        "from utilities import benchmark_worker; benchmark_worker.main()"
-    )
+    code = CODE + "from utilities import benchmark_worker; benchmark_worker.main()"
     monkeypatch.setattr(benchmark_processes, "WORKER", [sys.executable, "-c", code])
     usual = signal.getsignal(signal.SIGTERM)
     out = tmp_path / "benchmark.json"
@@ -179,7 +176,9 @@ def test_a_benchmark_of_a_small_network(tmp_path, monkeypatch, capsys):
         signal.signal(signal.SIGTERM, usual)
     assert not benchmark_processes.Process.running
     result = check_report(json.loads(out.read_text()), "FLP")
-    dense = 784 * 16 * 2 + 8 * 16 * 3 + 8 * 10 * 3
+    units = SIZE["units"]
+    width = units * SIZE["pieces"]
+    dense = 784 * width * 2 + units * width * 3 + units * 10 * 3
     assert result["GFLOP"] == pytest.approx(2e-9 * 100 * dense)
     printed = capsys.readouterr().out
     assert printed.strip() == table.read_text().strip() and "PI_MNIST | FLP" in printed

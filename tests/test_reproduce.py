@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from small_network import SIZE, small_pi_mnist
 
 import arguments
 from files import load_npz
@@ -35,12 +36,13 @@ def test_reproduce_draws_what_it_trained(sample, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(reproduce.SMALL_EPOCHS, "PI_MNIST", 2)
     monkeypatch.setattr(reproduce, "RANGES", ((), (4, 5)))
     words = ["fig1", "--scale", "small", "--sample", "--data", str(sample)]
-    assert reproduce.main([*words, "--out", str(tmp_path)]) == 0
+    with small_pi_mnist():
+        assert reproduce.main([*words, "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "2 epochs of PI_MNIST instead of 800" in out and str(tmp_path / "fig1.png") in out
     assert (tmp_path / "fig1.svg").exists() and len(list(tmp_path.glob("PI_MNIST_*"))) == 3
     flp = tmp_path / "PI_MNIST_FLP_epochs2_sample"
-    assert load_npz(flp / "final.npz")["layer0/W"].shape == (784, 1200)
+    assert load_npz(flp / "final.npz")["layer0/W"].shape == (784, SIZE["units"] * SIZE["pieces"])
     # The pictures that need parameters, of a run that has them.
     assert figures.main(["filters", str(flp), "-o", str(tmp_path / "filters.png")]) == 0
     assert figures.main(["curves", str(flp), "-o", str(tmp_path / "curves.png")]) == 0

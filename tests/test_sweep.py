@@ -1,7 +1,6 @@
 """Many runs: lists and ranges, several as one program, interruptions, Ray."""
 
 import csv
-import functools
 import os
 import random
 import signal
@@ -11,6 +10,7 @@ import time
 
 import pytest
 from conftest import ROOT, assert_same_run
+from small_network import CODE, small_pi_mnist
 
 import arguments
 import datasets
@@ -27,15 +27,12 @@ NAMES = [
     "PI_MNIST_DFXP_5_9_11_10_0.0001_1_sample",
     "PI_MNIST_DFXP_5_10_11_10_0.0001_1_sample",
 ]
-SIZE = {"units": 16, "pieces": 2}  # of the network, where the size does not matter
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_network():
     """Nothing here depends on the size of the network."""
-    with pytest.MonkeyPatch.context() as patch:
-        small = functools.partial(model.pi_mnist, **SIZE)
-        patch.setitem(model.NETWORKS, "PI_MNIST", small)
+    with small_pi_mnist():
         yield
 
 
@@ -253,9 +250,8 @@ def test_a_device_that_fails_ends_all_runs_that_share_it(line, tmp_path, capsys,
 
 def sweeping(words):
     """A sweep in a process of its own, in which each look at the state takes a while."""
-    code = (
-        "import functools, sys, time, model; from utilities import sweep, sweep_table; "
-        f"model.NETWORKS['PI_MNIST'] = functools.partial(model.pi_mnist, **{SIZE}); "
+    code = CODE + (
+        "import sys, time; from utilities import sweep, sweep_table; "
         "sweep_table.Table.went_on = lambda self: time.sleep(0.03); "
         "sys.exit(sweep.main(sys.argv[1:]))"
     )
