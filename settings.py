@@ -174,6 +174,15 @@ class Settings:
                 raise SettingsError(f"{number.argument}: {error}") from None
         return cls(task, format, **values, **options)  # type: ignore[arg-type]
 
+    @classmethod
+    def published(cls, task: str, format: str, **options: object) -> "Settings":
+        """With the numbers of the paper's table, but for those among the options."""
+        known(task, TASKS, "TASK")
+        known(format, FORMAT_ARGUMENTS, "FORMAT")
+        numbers = zip(NUMBERS, FORMAT_ARGUMENTS[format].published, strict=False)
+        values = {number.name: value for number, value in numbers}
+        return cls(task, format, **values | options)  # type: ignore[arg-type]
+
     @property
     def last_epoch(self) -> int:
         """How many epochs the run is to have."""
