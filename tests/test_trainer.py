@@ -593,7 +593,7 @@ class MaskRecorder:
         self.layers = [self.Layer(k, p, size) for k, (p, size) in enumerate(layers)]
         self.state = [layer.seen for layer in self.layers]
 
-    def training_step(self, batch_size):
+    def training_step(self, batch_size, tf32):
         masks = {
             f"mask{k}": pt.tensor(f"mask{k}", shape=(batch_size, layer.input_size), dtype="float32")
             for k, layer in enumerate(self.layers)
