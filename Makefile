@@ -1,20 +1,25 @@
-# make demo, make test, make soak, make lint; PYTHON=... chooses the interpreter of the environment.
+# PYTHON=... chooses the interpreter of the environment, .venv.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test soak lint clean
+.PHONY: help demo test soak lint clean
 
-demo: .venv/run
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 8
+
+demo: .venv/run  ## train a first network and draw its learning curve, about a minute
 	$(BIN)/python -m utilities.demo
 
-test: .venv/dev
+test: .venv/dev  ## the tests, about five minutes
 	$(BIN)/python -m pytest
 
-soak: .venv/dev .venv/ray
+soak: .venv/dev .venv/ray  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m soak
 
-lint: .venv/dev
+lint: .venv/dev  ## style and types
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 .venv/run: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -29,5 +34,5 @@ lint: .venv/dev
 	$(BIN)/python -m pip install --quiet -r requirements-ray.txt
 	touch $@
 
-clean:
+clean:  ## remove the environment
 	rm -rf .venv

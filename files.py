@@ -1,18 +1,21 @@
 """Files that are whole or not there: atomic writes, .npz without pickles, locks, sums."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from errors import FileError
+
+Arrays = dict[str, np.ndarray]
 
 
 def write_atomically(
@@ -68,7 +71,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray], previous: Path | Non
     write_atomically(path, lambda file: np.savez(file, **arrays), previous)
 
 
-def load_npz(path: Path, compressed: bool = False) -> dict[str, np.ndarray]:
+def load_npz(path: Path, compressed: bool = False) -> Arrays:
     """The arrays of an .npz file, their CRC-32 sums checked.
 
     No pickles, and unless asked for nothing compressed: then no more memory is taken than the
@@ -93,8 +96,9 @@ def load_npz(path: Path, compressed: bool = False) -> dict[str, np.ndarray]:
                     content = np.frombuffer(
                         file.read(), dtype
                     )  # its end is where the sum is checked
-                order = "F" if fortran else "C"
-                arrays[member.filename.removesuffix(".npy")] = content.reshape(shape, order=order)
+                if fortran:
+                    content = content.reshape(shape[::-1]).T
+                arrays[member.filename.removesuffix(".npy")] = content.reshape(shape)
     except Exception as error:  # whatever the parsers of zip files, headers and numbers raise
         raise FileError(f"{path} cannot be read ({type(error).__name__}: {error})") from None
     return arrays
@@ -146,3 +150,18 @@ class Lock:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes out of what a lock on `path` stands for; they wait.
+
+    OSError if the lock cannot be had.
+    """
+    lock = Lock(path)
+    if not lock.acquire(wait=True):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path))
+    try:
+        yield
+    finally:
+        lock.release()

@@ -17,187 +17,90 @@ if (
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, lambda received, frame: os._exit(128 + received))
 
+import argparse
 import contextlib
 import errno
 import gc
 from pathlib import Path
+from typing import Any
 
+import datasets
 import terminal
-from datasets import load
+from arguments import parse
 from errors import (
     DeviceFailed,
     Diverged,
     MissingPackage,
     ProgramError,
-    SettingsError,
+    RunError,
     Stopped,
 )
-from runs import Run, Watcher
-from settings import EPOCHS, FORMAT_ARGUMENTS, NUMBERS, SEED, SEEDS, STREAMS, TASKS, Settings
-
-EPILOG = """On real MNIST the published results are 1.05 % (PI_MNIST FLP), 1.10 % (HFLP), 1.39 % (FXP 5 19 19) and
-1.28 % (DFXP 5 9 11 100 0.0001 2) test error. The same command again resumes an unfinished run, or prints the result of a
-finished one."""
-
-
-def parser():
-    """The command line."""
-    result = terminal.Parser("main.py", __doc__, epilog=EPILOG)
-    result.add_argument("TASK", nargs="?", help=", ".join(TASKS))
-    formats = ", ".join(f"{name} ({a.about})" for name, a in FORMAT_ARGUMENTS.items())
-    needs = ", ".join(f"{name} {a.needs or 'none'}" for name, a in FORMAT_ARGUMENTS.items())
-    result.add_argument(
-        "FORMAT",
-        nargs="?",
-        help=f"{formats}. Of the following arguments it needs the first so many: {needs}; the "
-        "others are ignored",
-    )
-    for k, number in enumerate(NUMBERS):
-        users = ", ".join(name for name, a in FORMAT_ARGUMENTS.items() if a.needs > k)
-        limits = f"{number.low}..{number.high}"
-        text = f"{users}: {number.help} ({limits})".replace("%", "%%")
-        result.add_argument(number.argument, nargs="?", help=text)
-    result.add_argument(
-        "--epochs",
-        type=terminal.number(EPOCHS),
-        metavar="N",
-        help=f"train N {EPOCHS.help}; the schedules of learning rate and momentum scale with it",
-    )
-    result.add_argument(
-        "--stop-after",
-        type=terminal.whole(0, 10**6),
-        metavar="K",
-        help="stop after epoch K of an unchanged schedule",
-    )
-    result.add_argument(
-        "--seed",
-        type=terminal.number(SEEDS),
-        metavar="S",
-        help=f"{SEEDS.help} (default {SEED}, the published one)",
-    )
-    terminal.add_data_options(result)
-    result.add_argument(
-        "--out",
-        type=terminal.folder,
-        metavar="DIR",
-        help="run folder (default: runs/ and a name made of the arguments)",
-    )
-    result.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with the run in --out, which must be there; TASK and what follows may be left out",
-    )
-    terminal.add_device_options(result)
-    result.add_argument(
-        "--streams",
-        choices=STREAMS,
-        help="where dropout masks come from: the device's generator (default), or the published NumPy "
-        "streams, which follow the original program's trajectory",
-    )
-    return result
+from records import machine
+from records.folder import RunFolder
+from records.metrics import Record
+from records.watcher import Watcher
+from settings import Settings
+from tasks import TASKS
 
 
-def parse(arguments):
-    """Command line -> argparse.Namespace with `settings`, a Settings; None if the run has them."""
-    command = parser()
-    a = command.parse_intermixed_args(arguments)
-    if a.resume and a.TASK is None:
-        if a.out is None:
-            command.error("--resume without TASK needs the run folder, --out DIR")
-        chosen = [name for name in ("epochs", "seed", "streams") if getattr(a, name) is not None]
-        if chosen:
-            options = " and ".join(f"--{name}" for name in chosen)
-            command.error(
-                f"--resume without TASK takes everything from the run; leave {options} out"
-            )
-        a.settings = None
-        return a
-    if a.TASK is None or a.FORMAT is None:
-        command.error("TASK and FORMAT are missing" if a.TASK is None else "FORMAT is missing")
-    given = [getattr(a, n.argument) for n in NUMBERS if getattr(a, n.argument) is not None]
-    seed = SEED if a.seed is None else a.seed
-    try:
-        a.settings = Settings.parse(
-            a.TASK, a.FORMAT, given, epochs=a.epochs, seed=seed, streams=a.streams or STREAMS[0]
-        )
-    except SettingsError as error:
-        command.error(error)
-    if ignored := given[FORMAT_ARGUMENTS[a.FORMAT].needs :]:
-        terminal.say("main.py", f"{a.FORMAT} ignores {' '.join(ignored)}")
-    return a
-
-
-def report(record, out):
+def report(record: Record) -> None:
     """What is printed after each epoch."""
-    lines = [
-        f"epoch {record['epoch']}:",
-        f"  learning rate {record['LR']:g}",
-        f"  momentum {record['M']:g}",
-        f"  validation error {record['validation_error']:.2f} %",
-        f"  test error {record['test_error']:.2f} %",
-        f"  best epoch {record['best_epoch']}",
-        f"  best validation error {record['best_validation_error']:.2f} %",
-        f"  its test error {record['best_test_error']:.2f} %",
-    ]
-    if "ranges" in record:
+    print(f"epoch {record['epoch']}:")
+    print(f"  learning rate {record['LR']:g}")
+    print(f"  momentum {record['M']:g}")
+    print(f"  validation error {record['validation_error']:.2f} %")
+    print(f"  test error {record['test_error']:.2f} %")
+    print(f"  best epoch {record['best_epoch']}")
+    print(f"  best validation error {record['best_validation_error']:.2f} %")
+    print(f"  its test error {record['best_test_error']:.2f} %")
+    for k, ranges in enumerate(record.get("ranges", [])):
         from format import SIGNALS
 
-        lines += [
-            f"  ranges of layer {k}: "
-            + ", ".join(f"{s} {r}" for s, r in zip(SIGNALS, ranges, strict=True))
-            for k, ranges in enumerate(record["ranges"])
-        ]
-    print("\n".join(lines), file=out, flush=True)
+        words = [f"{name} {noib}" for name, noib in zip(SIGNALS, ranges, strict=True)]
+        print(f"  ranges of layer {k}: {', '.join(words)}")
+    sys.stdout.flush()
 
 
-def print_result(record, run):
+def print_result(run: RunFolder) -> None:
+    record = run.records()[-1]
+    epochs = run.config()["epochs"]
     print(
         f"test error {record['best_test_error']:.2f} % at the lowest validation error, "
-        f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']}; trained {record['epoch']} of "
-        f"{run.config()['epochs']} epochs; run folder {run.folder}",
+        f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']}; trained "
+        f"{record['epoch']} of {epochs} epochs; run folder {run.folder}",
         flush=True,
     )
 
 
-class Progress(Watcher):
-    """Shows how far the training is, and listens to signals."""
-
-    def __init__(self, signals):
-        self.signals = signals
-        self.trainer = self.bar = None
-
-    def note(self, text):
-        terminal.say("main.py", text)
-
-    def resumed(self, trainer, last_epoch):
-        self.trainer = trainer
-        self.bar = terminal.Bar(
-            trainer.batches_until(last_epoch), trainer.batches_done, trainer.batch_size
-        )
-
-    def trained(self, batches):
-        self.signals.check()
-        self.bar.advance(batches, self.trainer.epoch + 1)
-
-    def clear(self):
-        """Make room for a report."""
-        self.bar.clear()
-
-    def close(self):
-        if self.bar is not None:
-            self.bar.close()
+def open_run(a: argparse.Namespace) -> RunFolder:
+    """The run folder; an existing one is checked against the arguments, or fills them in."""
+    run = RunFolder(a.out or Path("runs") / a.settings.folder_name(a.sample))
+    if a.resume and not run.exists:
+        raise RunError(f"there is no run in {run.folder} to resume")
+    if run.exists and a.settings:
+        run.check_settings(a.settings)
+    elif run.exists:
+        config = run.config()
+        a.settings = Settings(**config["settings"])
+        a.sample = a.sample or bool(config.get("sample"))
+        a.deterministic = a.deterministic or bool(config.get("deterministic"))
+    return run
 
 
-def train(a, arguments, run, signals):
+def train(
+    a: argparse.Namespace, arguments: list[str], run: RunFolder, signals: terminal.Signals
+) -> None:
     """Train to the end, or to --stop-after; the modules that take long to import come in here."""
     if run.exists:
         run.lock()  # before anything that takes long
     with signals.at_once():
         folder = terminal.data_folder(a.data, a.sample)
-        data = load(TASKS[a.settings.task].data_set, folder, a.sample)
+        data = datasets.load(TASKS[a.settings.task].data_set, folder, a.sample)
     if run.exists:
         run.check_data(data.identity)
     try:
+        from records.follow import follow
+        from trainer import Trainer
         from xla.device import device_name, select_device
         from xla.program_cache import cache_programs
     except ImportError as error:  # what it needs is not installed, or there is no memory to load it
@@ -206,81 +109,107 @@ def train(a, arguments, run, signals):
     select_device(a.device, a.deterministic)
     cache_programs()
     run.lock()
-    from trainer import Trainer
-
-    progress = Progress(signals)
     trainer = Trainer(a.settings, data)
+    begin(a, arguments, run, trainer, device_name())
+    last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
+    progress = Progress(signals)
+    with contextlib.closing(progress.bar) as bar:
+        for record in follow(run, trainer, last_epoch, progress):
+            bar.clear()
+            report(record)
+
+
+def begin(
+    a: argparse.Namespace, arguments: list[str], run: RunFolder, trainer: Any, device: str
+) -> None:
+    """Say what is odd, and write the configuration of a new run."""
     if trainer.ranges_never_move:
-        progress.note(
+        say(
             f"an epoch has {trainer.batches_per_epoch} batches, so with RANGE_UPDATE_FREQ "
             f"{a.settings.range_update_frequency} the ranges never move"
         )
-    device = device_name()
     if not run.exists:
         options = {"sample": a.sample, "deterministic": a.deterministic}
-        run.start(["main.py", *arguments], a.settings, data.identity, device, **options)
-    elif differing := run.compare_environment(device):
-        progress.note(
-            f"the run was started with other versions or on another device ({differing}); "
-            "its last bits may differ"
+        command = ["main.py", *arguments]
+        run.start(command, a.settings, trainer.data.identity, device, **options)
+    elif differing := machine.difference(run.config(), machine.environment(device)):
+        say(
+            f"the run was started with other versions or on another device ({differing}); its "
+            "last bits may differ"
         )
-    last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
-    try:
-        for record in run.follow(trainer, last_epoch, progress):
-            progress.clear()
-            report(record, sys.stdout)
-    finally:
-        progress.close()
-    print_result(run.last_record, run)
 
 
-def main(arguments):
-    a = parse(arguments)
+class Progress(Watcher):
+    """Shows how far the training is, and listens to signals."""
+
+    def __init__(self, signals: terminal.Signals) -> None:
+        self.signals = signals
+        self.bar = terminal.Bar()
+        self.trainer: Any = None
+
+    def note(self, text: str) -> None:
+        say(text)
+
+    def resumed(self, trainer: Any, last_epoch: int) -> None:
+        self.trainer = trainer
+        self.bar.open(trainer.batches_until(last_epoch), trainer.batches_done, trainer.batch_size)
+
+    def trained(self, batches: int) -> None:
+        self.signals.check()
+        self.bar.advance(batches, self.trainer.position.epoch + 1)
+
+
+def main(arguments: list[str]) -> int:
+    a = parse(arguments, __doc__)
     with contextlib.suppress(AttributeError):  # a folder's name may have what cannot be printed
         sys.stdout.reconfigure(errors="backslashreplace")
     # Imports and graphs are many objects and no garbage: a tenth of the time to the first batch.
     gc.set_threshold(100_000)
-    signals, run = terminal.Signals(), None
+    signals = terminal.Signals()
+    run = None
     try:
-        run = Run(a.out or Path("runs") / a.settings.folder_name(a.sample))
-        if a.resume and not run.exists:
-            return fail(f"there is no run in {run.folder} to resume")
-        if run.exists and a.settings:
-            run.check(a.settings)
-        elif run.exists:
-            config = run.config()
-            a.settings = Settings(**config["settings"])
-            a.sample = a.sample or bool(config.get("sample"))
-            a.deterministic = a.deterministic or bool(config.get("deterministic"))
-        if run.exists and (record := run.finished(a.stop_after)):
-            print_result(record, run)
-        else:
+        run = open_run(a)
+        if not (run.exists and run.finished(a.stop_after)):
             train(a, arguments, run, signals)
+        print_result(run)
         return 0
     except (Diverged, DeviceFailed) as error:
-        return fail(f"{error}; {run.what_is_kept()}", error.status)
+        return fail(f"{error}; {kept(run)}", error.status)
     except ProgramError as error:
         return fail(error, error.status)
     except Stopped:
-        return fail(f"interrupted; {run.what_is_kept()}", 128 + signals.received)
+        return fail(f"interrupted; {kept(run)}", 128 + (signals.received or 0))
     except BrokenPipeError:  # nothing more can be printed, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return fail(f"nobody reads the output any more; {run.what_is_kept()}", 1)
+        return fail(f"nobody reads the output any more; {kept(run)}", 1)
     except OSError as error:
-        where = f": {error.filename}" if error.filename else " (the output cannot be written)"
-        what = f"{error.strerror or error}{where}"
-        if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS):
-            return fail(
-                f"{what}; make it a file that can be written, or give another folder with --out"
-            )
-        return fail(f"{what}; {run.what_is_kept()}", 1)
+        return fail(*unwritable(error, run))
     finally:
         if run:
             run.unlock()
 
 
-def fail(message, status=2):
+def unwritable(error: OSError, run: RunFolder | None) -> tuple[str, int]:
+    """(message, exit status) of a file that cannot be read or written."""
+    what = error.strerror or str(error)
+    what += f": {error.filename}" if error.filename else " (the output cannot be written)"
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{what}; make it a file that can be written, or give another folder with --out", 2
+    return f"{what}; {kept(run)}", 1
+
+
+def kept(run: RunFolder | None) -> str:
+    """What there is of a run that ends early."""
+    return run.what_is_kept() if run else "nothing was kept yet, the same command starts again"
+
+
+def say(message: object) -> None:
+    """One line for the user."""
     terminal.say("main.py", message)
+
+
+def fail(message: object, status: int = 2) -> int:
+    say(message)
     return status
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from errors import SettingsError, Stopped
 from settings import Number
@@ -71,7 +71,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sample",
         action="store_true",
-        help="take a small generated sample instead, made on first use (default folder data/sample)",
+        help="take a small generated sample instead, made on first use (default folder: "
+        "data/sample)",
     )
 
 
@@ -86,7 +87,8 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deterministic",
         action="store_true",
-        help="the same bits in every run on a GPU as well, at some cost in speed; a CPU needs no asking",
+        help="the same bits in every run on a GPU as well, at some cost in speed; a CPU needs no "
+        "asking",
     )
 
 
@@ -140,8 +142,12 @@ class Signals:
 class Bar:
     """A bar on stderr when that is a terminal: epoch, batches, images a second, time left."""
 
-    def __init__(self, total: int, done: int, batch_size: int) -> None:
-        self._bar = None
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._batch_size = 0
+
+    def open(self, total: int, done: int, batch_size: int) -> None:
+        """Show it, with `done` of `total` batches of `batch_size` images."""
         self._batch_size = batch_size
         if sys.stderr.isatty() and done < total:
             from tqdm import tqdm

@@ -1,77 +1,31 @@
-"""Training: epochs, range initialisation, schedules, random streams and selection (SPEC sections 6-9 and 11)."""
+"""Training: epochs, range initialisation, selection, and snapshots of where it stands.
+
+Source: docs/published_program.md, "Overflow statistics" to "Random streams".
+"""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from datasets import Dataset
 from errors import Diverged
+from evaluation import Evaluation, measures
+from files import Arrays
 from model import Network
-from settings import TASKS
-from xla.device import not_finite, to_device, to_host
+from records.metrics import Record
+from settings import Settings
+from snapshots import BEST, Position, Snapshot, check_arrays, check_best
+from steps import Segment, Steps, Whole, driven, result
+from streams import Feed, Masks, Order, mask_source
+from tasks import TASKS
+from xla.device import device_failures, not_finite, to_device, to_host
 from xla.masks import mask_state
 from xla.programs import TestProgram, TrainingProgram
 
 RANGE_INITIALISATION_BITS = 31
-BEST = ("best_epoch", "best_validation_error", "best_test_error")
-EVALUATION_SEGMENTS = 3  # training costs about three times as much
-
-
-class DeviceMasks:
-    """Dropout masks from the device's generator, drawn inside the compiled step; their state is part of the run's."""
-
-    kind = "device"
-
-    def draw(self, count):
-        return None
-
-    def snapshot(self):
-        return {}
-
-    def restore(self, arrays):
-        pass
-
-
-class PublishedMasks:
-    """Dropout masks from the published NumPy streams, one RandomState a layer (SPEC section 11)."""
-
-    kind = "given"
-
-    def __init__(self, seeds, layers, batch_size):
-        self.rngs = [np.random.RandomState(np.random.RandomState(s).randint(2**30)) for s in seeds]
-        self.layers, self.batch_size = layers, batch_size
-
-    def draw(self, count):
-        """Masks of the next `count` batches: a list of uint8 (count, batch_size, inputs), one a layer."""
-        masks = []
-        for rng, layer in zip(self.rngs, self.layers, strict=True):
-            shape = (self.batch_size, layer.input_size)
-            masks.append(
-                np.stack(
-                    [rng.binomial(n=1, p=layer.p, size=shape).astype("uint8") for _ in range(count)]
-                )
-            )
-        return masks
-
-    def snapshot(self):
-        return {f"streams/{k}": pack_rng(rng) for k, rng in enumerate(self.rngs)}
-
-    def restore(self, arrays):
-        for k, rng in enumerate(self.rngs):
-            unpack_rng(rng, arrays[f"streams/{k}"])
-
-
-def pack_rng(rng):
-    """The state of a legacy RandomState as uint32 (625,): its 624 words and its position."""
-    _, words, position, _, _ = rng.get_state()
-    return np.append(words, position).astype("uint32")
-
-
-def unpack_rng(rng, packed):
-    """Put a RandomState into a state that `pack_rng` gave; ValueError if it is none."""
-    if packed[-1] > len(packed) - 1:  # it would be read beyond its words
-        raise ValueError(f"a random stream is at word {packed[-1]} of {len(packed) - 1}")
-    rng.set_state(("MT19937", packed[:-1], int(packed[-1])))
 
 
 class Trainer:
@@ -79,375 +33,250 @@ class Trainer:
 
     Parameters
     ----------
-    settings : runs.Settings
-    data : datasets.Dataset
-        Its parts `train`, `valid`, `test` have len() and read(start, stop) -> x float32 (n, inputs), t one-hot float32.
-    batch_size, segment, masks : optional
-        Instead of the task's, and of the mask source that settings.streams names: an object like the two above.
-    like : Trainer, optional
-        One of the same task, format, streams and data: its compiled programs and its data on the device are used.
-    progress : optional
-        Called with the number of batches just trained whenever the state is whole: after each segment, and with 0 between
-        pieces of an evaluation. It may take a snapshot, and may raise to end the run.
+    settings
+        Of the run.
+    data
+        The parts `train`, `valid`, `test` have len() and read(start, stop) -> x float32
+        (n, inputs), t one-hot float32.
+    batch_size, segment, masks
+        Instead of the task's, and of the mask source that settings.streams names.
+    like
+        One of the same task, format, streams and data: its compiled programs and its data on
+        the device are used.
     **size
         Passed to the network.
     """
 
     def __init__(
         self,
-        settings,
-        data,
-        batch_size=None,
-        segment=None,
-        masks=None,
-        progress=None,
-        like=None,
-        **size,
-    ):
-        self.settings, self.data, self.task = settings, data, TASKS[settings.task]
-        self.batch_size, self.segment = (
-            batch_size or self.task.batch_size,
-            segment or self.task.segment,
-        )
-        self.progress = progress or (lambda batches: None)
-        self.rng = np.random.RandomState(settings.seed)
-        self.network = Network(
-            settings.task, settings.format, self.rng, settings.initial_range, **size
-        )
-        seeds = [self.rng.randint(999999) for _ in self.network.layers]
-        if masks is None:
-            published = settings.streams == "published"
-            masks = (
-                PublishedMasks(seeds, self.network.layers, self.batch_size)
-                if published
-                else DeviceMasks()
-            )
-        self.masks = masks
-        self.order = np.arange(len(data.train))
-        self.epoch, self.best, self.best_parameters = -1, None, {}
-        # Within an epoch: its start (`time.perf_counter`), the pass over the training set that has begun ({"rng", "order":
-        # as they were before it, "batches": trained so far}), and of the range initialisation the epochs that are done
-        # and the parameters that it will put back.
-        self._started = self._pass = self._initialised = self._untrained = None
+        settings: Settings,
+        data: Dataset,
+        batch_size: int | None = None,
+        segment: int | None = None,
+        masks: Masks | None = None,
+        like: "Trainer | None" = None,
+        **size: int,
+    ) -> None:
+        self.settings = settings
+        self.data = data
+        self.task = TASKS[settings.task]
+        self.batch_size = batch_size or self.task.batch_size
+        self.segment = segment or self.task.segment
+        rng = np.random.RandomState(settings.seed)
+        self.network = Network(settings.task, settings.format, rng, settings.initial_range, **size)
+        layers = self.network.layers
+        seeds = [rng.randint(999999) for _ in layers]
+        self.masks = masks or mask_source(settings.streams, seeds, layers, self.batch_size)
+        self.order = Order(rng, len(data.train))
         self.epochs = settings.last_epoch
         self.schedule = self.task.schedule(self.epochs)
+        self.position = Position()
+        self.best: dict[str, Any] | None = None
+        self.best_parameters: Arrays = {}
+        self._untrained: Arrays = {}  # what the range initialisation will put back
+        self._before: Arrays = {}  # the order as it was before the pass that has begun
+        self._clock: float | None = None  # when the epoch began, as time.perf_counter has it
+        sizes = self.network, self.batch_size
         if like is None:
-            self.training = TrainingProgram(self.network, self.batch_size, self.segment, masks.kind)
-            self.testing = TestProgram(self.network, self.batch_size)
-            self._parts = {}
+            self.training = TrainingProgram(*sizes, self.segment, self.masks.kind)
+            testing = TestProgram(*sizes)
+            on_device: dict[str, Any] = {}
         else:
-            self.training, self.testing, self._parts = like.training, like.testing, like._parts
-        self.state = to_device(
-            {v.name: v.get_value() for v in self.network.state} | mask_state(settings.seed)
-        )
+            self.training = like.training
+            testing = like.evaluation.program
+            on_device = like.feed.on_device
+        self.feed = Feed(data.train, self.order, self.task, self.batch_size, on_device)
+        self.evaluation = Evaluation(testing, data, settings.prop_bits, self.segment, on_device)
+        state = {v.name: v.get_value() for v in self.network.state}
+        self.state = to_device(state | mask_state(settings.seed))
 
     # Runs.
 
-    def run(self, stop_after=None):
-        """Train, epoch after epoch, from where it stands; yields a record (a dict, see `_record`) after each.
+    def run(self, last_epoch: int | None = None) -> Iterator[Record]:
+        """Train, epoch after epoch, from where it stands; yields a record after each.
 
-        The record of epoch 0 is that of the untrained network. stop_after: last epoch, if not that of the schedule.
+        The record of epoch 0 is that of the untrained network. last_epoch: if not that of the
+        schedule.
         """
-        last = self.epochs if stop_after is None else min(stop_after, self.epochs)
-        while self.epoch < last:
-            epoch = self.epoch + 1
-            started = self._started = self._started or time.perf_counter()
-            LR, M = self.schedule[max(epoch, 1) - 1]
-            if epoch:
-                self._train(
-                    epoch, LR, M, self.settings.prop_bits, self.settings.up_bits, shuffled=True
-                )
-            trained = time.perf_counter()
-            if self._untrained is None:
-                errors = [self.error(name) for name in ("valid", "test")]
-                self._select(epoch, *errors)
-            else:  # a resumed range initialisation
-                errors = [self.best[name] for name in BEST[1:]]
-            if epoch == 0 and self.network.format.follows_overflow:
-                self.initialise_ranges()
-            self.epoch, self._started, self._pass = epoch, None, None
-            images = self.batches_per_epoch * self.batch_size
-            yield self._record(
-                LR,
-                M,
-                *errors,
-                time.perf_counter() - started,
-                images / (trained - started) if epoch else None,
-            )
+        return driven(self.steps(last_epoch), self.training)
 
-    def initialise_ranges(self):
-        """Train with 31 bits to find the ranges, then put the parameters back (SPEC section 7)."""
-        if self._untrained is None:
-            self._initialised, self._untrained = 0, self.parameters()
+    def steps(self, last_epoch: int | None = None) -> Steps:
+        """`run`, for somebody else to drive.
+
+        Yields a Segment whenever one is to be trained, and takes the state that is sent back;
+        a Whole whenever a snapshot may be taken: after each segment and between the pieces of
+        an evaluation; and the record of each epoch.
+        """
+        last = self.epochs if last_epoch is None else min(last_epoch, self.epochs)
+        with device_failures():
+            while self.position.epoch < last:
+                yield from self._epoch(self.position.epoch + 1)
+
+    def _epoch(self, epoch: int) -> Steps:
+        began = time.perf_counter() if self._clock is None else self._clock
+        self._clock = began
+        LR, M = self.schedule[max(epoch, 1) - 1]
+        if epoch:
+            bits = self.settings.prop_bits, self.settings.up_bits
+            yield from self._train(LR, M, bits, shuffled=True)
+        trained = time.perf_counter()
+        if not self.position.initialising:
+            valid_error = yield from self.evaluation.pieces(self.state, "valid")
+            test_error = yield from self.evaluation.pieces(self.state, "test")
+            self._select(epoch, valid_error, test_error)
+        else:  # a range initialisation that was resumed: the untrained network is the best so far
+            assert self.best is not None
+            _, valid_error, test_error = (self.best[name] for name in BEST)
+        if epoch == 0 and self.network.format.follows_overflow:
+            yield from self._initialise_ranges()
+        self.position = Position(epoch)
+        self._clock = None
+        record = {"epoch": epoch, "LR": LR, "M": M}
+        record |= {"validation_error": valid_error, "test_error": test_error}
+        record |= self.best or {}
+        record |= measures(self.network, self.state, self.batches_per_epoch if epoch else 0)
+        record["seconds"] = round(time.perf_counter() - began, 3)
+        images = self.batches_per_epoch * self.batch_size
+        record["images_per_second"] = round(images / (trained - began), 1) if epoch else None
+        yield record
+
+    def _initialise_ranges(self) -> Steps:
+        """Train with 31 bits to find the ranges, then put the parameters back."""
+        if not self.position.initialising:
+            self._untrained = self.parameters()
+            self.position = replace(self.position, init_epochs=0)
         LR, M = self.schedule[0]
-        while self._initialised < self.settings.init_epochs:
-            self._train(
-                0, LR, M, RANGE_INITIALISATION_BITS, RANGE_INITIALISATION_BITS, shuffled=False
-            )
-            self._initialised, self._pass = self._initialised + 1, None
+        bits = RANGE_INITIALISATION_BITS, RANGE_INITIALISATION_BITS
+        while (done := self.position.init_epochs or 0) < self.settings.init_epochs:
+            yield from self._train(LR, M, bits, shuffled=False)
+            self.position = replace(self.position, init_epochs=done + 1, batches=None)
         self.state |= to_device(self._untrained)
-        self._initialised = self._untrained = None
+        self._untrained = {}
+        self.position = replace(self.position, init_epochs=None)
 
-    def error(self, part):
+    def error(self, part: str) -> float:
         """Test-time error on "valid" or "test", in percent of all its examples."""
-        if part not in self._parts:
-            examples = getattr(self.data, part)
-            self._parts[part] = self.testing.arrange(*examples.read(0, len(examples)))
-        x, classes = self._parts[part]
-        wrong, bits = 0, np.int32(self.settings.prop_bits)
-        for first in range(0, len(x), EVALUATION_SEGMENTS * self.segment):
-            self.progress(0)
-            wrong += self.testing(
-                self.state, bits, x, classes, first, first + EVALUATION_SEGMENTS * self.segment
-            )
-        return 100.0 * wrong / len(getattr(self.data, part))
+        return result(self.evaluation.pieces(self.state, part))
 
-    def _select(self, epoch, valid_error, test_error):
+    def _select(self, epoch: int, valid_error: float, test_error: float) -> None:
         if self.best is None or valid_error < self.best["best_validation_error"]:
             self.best = dict(zip(BEST, (epoch, valid_error, test_error), strict=True))
             self.best_parameters = self.parameters()
 
-    def _record(self, LR, M, valid_error, test_error, seconds, images_per_second):
-        """What is known after an epoch: rates used in it, errors in percent, norms, and DFXP's ranges and overflow."""
-        W, b, ranges, overflow = (
-            to_host([self.state[f"{layer.name}/{what}"] for layer in self.network.layers])
-            for what in ("W", "b", "ranges", "epoch_overflow")
-        )
-        record = {
-            "epoch": self.epoch,
-            "LR": LR,
-            "M": M,
-            "validation_error": valid_error,
-            "test_error": test_error,
-            **self.best,
-            "W_l2": [_norm(w) for w in W],
-            "b_l2": [_norm(v) for v in b],
-        }
-        if self.network.format.follows_overflow:
-            record["ranges"] = [r.tolist() for r in ranges]
-            if self.epoch:
-                record["overflow_rates"] = [(o / self.batches_per_epoch).tolist() for o in overflow]
-        return record | {
-            "seconds": round(seconds, 3),
-            "images_per_second": images_per_second and round(images_per_second, 1),
-        }
-
     # One pass over the training set.
 
     @property
-    def ranges_never_move(self):
-        """Whether an epoch is too short for an update of the ranges."""
-        return (
-            self.network.format.follows_overflow
-            and self.settings.range_update_frequency > self.batches_per_epoch
-        )
+    def batches_per_epoch(self) -> int:
+        """Whole batches only."""
+        return self.feed.batches
 
     @property
-    def batches_per_epoch(self):
-        """Whole batches only."""
-        return len(self.data.train) // self.batch_size
+    def ranges_never_move(self) -> bool:
+        """Whether an epoch is too short for an update of the ranges."""
+        every = self.settings.range_update_frequency
+        return self.network.format.follows_overflow and every > self.batches_per_epoch
 
-    def batches_until(self, epoch):
-        """Batches from the untrained network to the end of an epoch, those of the range initialisation among them."""
+    def batches_until(self, epoch: int) -> int:
+        """Batches from the untrained network to the end of an epoch, with the initialisation's."""
         first = self.settings.init_epochs if self.network.format.follows_overflow else 0
         return (first + epoch) * self.batches_per_epoch
 
     @property
-    def batches_done(self):
+    def batches_done(self) -> int:
         """Of those, the ones that are trained."""
-        before = (
-            (self._initialised or 0) * self.batches_per_epoch
-            if self.epoch < 0
-            else self.batches_until(self.epoch)
-        )
-        return before + (self._pass["batches"] if self._pass else 0)
+        here = self.position
+        if here.epoch < 0:
+            before = (here.init_epochs or 0) * self.batches_per_epoch
+        else:
+            before = self.batches_until(here.epoch)
+        return before + (here.batches or 0)
 
-    def _train(self, epoch, LR, M, prop_bits, up_bits, shuffled):
-        s = self.settings
-        constants = {
-            "LR": np.float32(LR),
-            "M": np.float32(M),
-            "prop_bits": np.int32(prop_bits),
-            "up_bits": np.int32(up_bits),
-            "frequency": np.int32(s.range_update_frequency),
-            "max_overflow": np.float64(s.max_overflow),
-        }
-        if self._pass is None:
-            self._pass = {"rng": pack_rng(self.rng), "order": self.order, "batches": 0}
+    def _train(self, LR: float, M: float, bits: tuple[int, int], shuffled: bool) -> Steps:
+        if self.position.batches is None:
+            self._before = self.order.snapshot()
+            self.position = replace(self.position, batches=0)
             for layer in self.network.layers:
                 name = f"{layer.name}/epoch_overflow"
                 self.state[name] = to_device(np.zeros(self.state[name].shape))
-        watched = [v.name for layer in self.network.layers for v in layer.state[:4]]
-        for x, t, rows in self._chunks(shuffled, self._pass["batches"]):
+        constants = self._constants(LR, M, *bits)
+        done = self.position.batches or 0
+        for x, t, rows in self.feed.chunks(shuffled, done):
             for start in range(0, len(rows), self.segment):
-                segment, done = rows[start : start + self.segment], self._pass["batches"]
+                segment = rows[start : start + self.segment]
                 masks = self.masks.draw(len(segment))
-                self.state = self.training(self.state, constants, x, t, segment, done, masks)
-                self._pass["batches"] = done = done + len(segment)
-                if bad := not_finite(self.state, watched):
-                    raise Diverged(
-                        f"epoch {epoch}, {bad[0].split('/')[0]}: {', '.join(bad)} became NaN or infinite after "
-                        f"{done} batches; training stopped"
-                    )
-                self.progress(len(segment))
+                self.state = yield Segment((self.state, constants, x, t, segment, done, masks))
+                done += len(segment)
+                self.position = replace(self.position, batches=done)
+                self._check_finite()
+                yield Whole(len(segment))
 
-    def _chunks(self, shuffled, skip):
-        """What to train on, in order: (x, t, rows), x and t on the device, rows int32 (batches, batch_size) of them.
-
-        The first `skip` batches are left out, but their order is drawn.
-        """
-        batches = np.arange(self.batches_per_epoch * self.batch_size, dtype="int32").reshape(
-            -1, self.batch_size
-        )
-        if self.task.shuffle == "batches":
-            yield from self._read_ahead(self._shuffled_batches(skip))
-            return
-        if shuffled:
-            self.order = self.order[self._permutation(len(self.order))]
-            batches = self.order[batches].astype("int32")
-        if "train" not in self._parts:
-            self._parts["train"] = to_device(self.data.train.read(0, len(self.data.train)))
-        yield *self._parts["train"], batches[skip:]
-
-    def _shuffled_batches(self, skip):
-        """(start, stop, batch order) of each chunk, drawn when its turn comes, but for the first `skip` batches."""
-        per_chunk = self.task.chunk_batches
-        chunks, left = divmod(self.batches_per_epoch, per_chunk)
-        for chunk in [*self._permutation(chunks), *([chunks] if left else [])]:
-            order = self._permutation(per_chunk if chunk < chunks else left)
-            start = int(chunk) * per_chunk
-            if skip < len(order):
-                yield start * self.batch_size, (start + len(order)) * self.batch_size, order[skip:]
-            skip = max(0, skip - len(order))
-
-    def _read_ahead(self, plan):
-        """Chunks of a plan, the next being read and sent to the device while the caller trains on this one."""
-
-        def load(start, stop, order):
-            rows = np.arange(stop - start, dtype="int32").reshape(-1, self.batch_size)
-            return *to_device(self.data.train.read(start, stop)), rows[order]
-
-        with ThreadPoolExecutor(1) as reader:
-            coming = [reader.submit(load, *first) for first in [next(plan, None)] if first]
-            while coming:
-                chunk = coming.pop().result()
-                coming += [reader.submit(load, *after) for after in [next(plan, None)] if after]
-                yield chunk
-
-    def _permutation(self, n):
-        order = np.arange(n)
-        self.rng.shuffle(order)
-        return order
-
-    # Snapshots: all that the rest of the run depends on.
-
-    def snapshot(self):
-        """(arrays: dict of name -> NumPy array, facts: JSON-able dict); `restore` continues from it bit for bit.
-
-        It may be taken after `run` has yielded, and whenever `progress` is called, or has raised.
-        """
-        before = self._pass or {"rng": pack_rng(self.rng), "order": self.order, "batches": None}
-        arrays = (
-            to_host(self.state)
-            | self.masks.snapshot()
-            | {"order": before["order"], "rng": before["rng"]}
-        )
-        for prefix, parameters in (
-            ("best", self.best_parameters),
-            ("untrained", self._untrained or {}),
-        ):
-            arrays |= {f"{prefix}/{name}": value for name, value in parameters.items()}
-        return arrays, {
-            "epoch": self.epoch,
-            "best": self.best,
-            "batches": before["batches"],
-            "initialised": self._initialised,
-            "seconds": self._started and round(time.perf_counter() - self._started, 3),
+    def _constants(self, LR: float, M: float, prop_bits: int, up_bits: int) -> dict[str, Any]:
+        with np.errstate(over="ignore"):  # the weights will tell
+            rates = {"LR": np.float32(LR), "M": np.float32(M)}
+        return rates | {
+            "prop_bits": np.int32(prop_bits),
+            "up_bits": np.int32(up_bits),
+            "frequency": np.int32(self.settings.range_update_frequency),
+            "max_overflow": np.float64(self.settings.max_overflow),
         }
 
-    def restore(self, arrays, facts):
-        """Continue from a snapshot of the same settings and data; ValueError or KeyError if it cannot be one of those."""
-        names = [v.name for layer in self.network.layers for v in (layer.W, layer.b)]
-        self._check(arrays, facts, names)
-        self.state = to_device({name: arrays[name] for name in self.state})
-        self.masks.restore(arrays)
-        unpack_rng(self.rng, arrays["rng"])
-        self.order, self.epoch, self.best = arrays["order"], facts["epoch"], facts["best"]
-        self.best_parameters = {name: arrays[f"best/{name}"] for name in names if self.best}
-        self._initialised = facts["initialised"]
-        self._untrained = (
-            None
-            if self._initialised is None
-            else {name: arrays[f"untrained/{name}"] for name in names}
-        )
-        self._pass = (
-            None
-            if facts["batches"] is None
-            else {"rng": arrays["rng"], "order": arrays["order"], "batches": facts["batches"]}
-        )
-        self._started = None if facts["seconds"] is None else time.perf_counter() - facts["seconds"]
-
-    def _check(self, arrays, facts, names):
-        """That `restore` can use a snapshot: every array there, and of the right kind."""
-        like = dict(self.state) | self.masks.snapshot()
-        like |= {"order": np.arange(len(self.data.train)), "rng": pack_rng(self.rng)}
-        like |= {f"best/{name}": self.state[name] for name in names if facts["best"]}
-        like |= {
-            f"untrained/{name}": self.state[name]
-            for name in names
-            if facts["initialised"] is not None
-        }
-        for name, value in like.items():
-            if arrays[name].shape != value.shape or arrays[name].dtype != value.dtype:
-                raise ValueError(
-                    f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {value.dtype} {value.shape}"
-                )
-        if not np.array_equal(np.sort(arrays["order"]), like["order"]):
-            raise ValueError("order is no order of the training examples")
-        limits = {
-            "epoch": self.epochs,
-            "batches": self.batches_per_epoch,
-            "initialised": self.settings.init_epochs,
-        }
-        best = facts["best"]
-        if best is not None and not (
-            type(best["best_epoch"]) is int
-            and 0 <= best["best_epoch"] <= self.epochs
-            and all(
-                type(best[name]) in (int, float) and 0 <= best[name] <= 100 for name in BEST[1:]
+    def _check_finite(self) -> None:
+        watched = [v.name for layer in self.network.layers for v in layer.state[:4]]
+        if bad := not_finite(self.state, watched):
+            layer = bad[0].split("/")[0]
+            raise Diverged(
+                f"epoch {self.position.epoch + 1}, {layer}: {', '.join(bad)} became NaN or "
+                f"infinite after {self.position.batches} batches; training stopped"
             )
-        ):
-            raise ValueError("the best epoch is damaged")
-        for name, limit in limits.items():
-            value, low = facts[name], -1 if name == "epoch" else 0
-            if not (
-                type(value) is int and low <= value <= limit or value is None and name != "epoch"
-            ):
-                raise ValueError(f"{name} is {value}")
 
-    def position(self):
-        """How far the run is, in words."""
-        if self._pass is None or not self._pass["batches"]:
-            if not self._initialised:
-                return "at the beginning" if self.epoch < 0 else f"after epoch {self.epoch}"
-            return f"after epoch {self._initialised} of the range initialisation"
-        where = (
-            f"epoch {self.epoch + 1}"
-            if self._initialised is None
-            else f"epoch {self._initialised + 1} of the range initialisation"
-        )
-        return f"after {self._pass['batches']} of {self.batches_per_epoch} batches of {where}"
+    # Snapshots.
 
-    def parameters(self):
-        """The layers' weights and biases, as NumPy arrays: layer0/W, layer0/b, ..."""
-        return to_host(
-            {
-                v.name: self.state[v.name]
-                for layer in self.network.layers
-                for v in (layer.W, layer.b)
-            }
-        )
+    def snapshot(self) -> Snapshot:
+        """All that the rest of the run depends on; `restore` continues from it bit for bit.
 
+        It may be taken whenever `steps` has yielded a Whole or a record, or `run` a record.
+        """
+        arrays = to_host(self.state) | self.masks.snapshot()
+        arrays |= self.order.snapshot() if self.position.batches is None else self._before
+        arrays |= {f"best/{name}": value for name, value in self.best_parameters.items()}
+        arrays |= {f"untrained/{name}": value for name, value in self._untrained.items()}
+        seconds = None if self._clock is None else round(time.perf_counter() - self._clock, 3)
+        return Snapshot(arrays, {**self.position.as_json(), "best": self.best, "seconds": seconds})
 
-def _norm(v):
-    return float(np.sqrt(np.sum(np.square(v.astype("float64")))))
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot of the same settings and data.
+
+        ValueError, TypeError or KeyError if it cannot be one of those.
+        """
+        arrays, facts = snapshot.arrays, snapshot.facts
+        limits = Position(self.epochs, self.settings.init_epochs, self.batches_per_epoch)
+        position = Position.from_json(facts, limits)
+        best = facts["best"]
+        check_best(best, self.epochs)
+        names = self.parameter_names
+        like = dict(self.state) | self.masks.snapshot() | self.order.snapshot()
+        like |= {f"best/{name}": self.state[name] for name in names if best}
+        like |= {f"untrained/{name}": self.state[name] for name in names if position.initialising}
+        check_arrays(arrays, like)
+        seconds = facts["seconds"]
+        self._clock = None if seconds is None else time.perf_counter() - seconds
+        self.order.restore(arrays)
+        self.masks.restore(arrays)
+        self.state = to_device({name: arrays[name] for name in self.state})
+        self.position = position
+        self.best = best
+        self.best_parameters = {name: arrays[f"best/{name}"] for name in names if best}
+        self._untrained = {n: arrays[f"untrained/{n}"] for n in names if position.initialising}
+        self._before = {} if position.batches is None else self.order.snapshot()
+
+    def words(self) -> str:
+        """How far the run is, for the user."""
+        return self.position.words(self.batches_per_epoch)
+
+    @property
+    def parameter_names(self) -> list[str]:
+        return [v.name for layer in self.network.layers for v in (layer.W, layer.b)]
+
+    def parameters(self) -> Arrays:
+        """The layers' weights and biases: layer0/W, layer0/b, ..."""
+        return to_host({name: self.state[name] for name in self.parameter_names})

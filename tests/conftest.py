@@ -12,15 +12,33 @@ import pytest
 from files import load_npz
 
 ROOT = Path(__file__).resolve().parent.parent
+# main.py with a checkpoint after every segment, for python -c.
+OFTEN = """
+import sys
+import main
+from records import follow
+follow.CHECKPOINT_SECONDS = 0
+sys.exit(main.main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory):
     """A data folder with the generated MNIST sample."""
-    from utilities.sample_data import ensure_sample
+    from datasets.sample import ensure_sample
 
     folder = tmp_path_factory.mktemp("sample")
     ensure_sample(folder, ["mnist"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory):
+    """A data folder with the generated sample of every data set; nothing is to be changed in it."""
+    from datasets.sample import ensure_sample
+
+    folder = tmp_path_factory.mktemp("generated")
+    ensure_sample(folder)
     return folder
 
 

@@ -1,114 +1,33 @@
-"""downloads.py against a server on this machine: drops, ranges, wrong files; CIFAR-10 and SVHN as they arrive."""
+"""datasets/downloads.py against a server on this machine: drops, ranges, wrong files, archives."""
 
-import contextlib
-import http.server
-import io
-import json
 import re
 import socket
-import tarfile
 import threading
 import time
 
 import pytest
-from test_datasets import md5, refused
+from data_files import serving, tar_gz
 
-import datasets
-import downloads
-from datasets import DataError, fetch_svhn, load_cifar10, svhn_sources
-from downloads import DownloadError, download, file_md5, reachable, unpack
-from utilities.sample_data import ensure_sample
+from datasets import downloads
+from datasets.downloads import download, reachable, unpack
+from errors import DownloadError
+from files import md5
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 
 
-class Server:
-    """What it serves, how, and what it was asked.
-
-    files : name -> bytes
-    drop : how many bytes each GET gives before the connection is cut; the list is used up, then nothing is cut
-    ranges : "yes", "ignored" (always the whole file), or "wrong" (another range than asked for)
-    statuses : of the next GETs, instead of an answer
-    """
-
-    def __init__(self, files):
-        self.files, self.drop, self.ranges, self.statuses, self.asked, self.sent = (
-            files,
-            [],
-            "yes",
-            [],
-            [],
-            0,
-        )
-        self.headers, self.length = {}, True
-
-    def answer(self, request, body):
-        name, wanted = request.path.lstrip("/"), request.headers.get("Range")
-        if body:
-            assert request.headers["Accept-Encoding"] == "identity"
-            self.asked.append((name, wanted))
-        content = self.files.get(name)
-        status = 404 if content is None else self.statuses.pop(0) if body and self.statuses else 200
-        headers = dict(self.headers)
-        if status != 200:
-            content = b"no"
-        elif wanted and self.ranges != "ignored":
-            start = int(re.fullmatch(r"bytes=(\d+)-", wanted).group(1)) + (self.ranges == "wrong")
-            status = 206 if start < len(content) else 416
-            headers["Content-Range"] = (
-                f"bytes {start}-{len(content) - 1}/{len(content)}"
-                if status == 206
-                else f"bytes */{len(content)}"
-            )
-            content = content[start:] if status == 206 else b""
-        request.send_response(status)
-        for item in headers.items():
-            request.send_header(*item)
-        if self.length:
-            request.send_header("Content-Length", str(len(content)))
-        request.end_headers()
-        if body:
-            content = content[: self.drop.pop(0)] if self.drop and status in (200, 206) else content
-            self.sent += len(content)
-            request.wfile.write(content)
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """serve(files) -> (address, Server)."""
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(downloads, "RETRY_SECONDS", 0)
-    with contextlib.ExitStack() as stack:
-
-        def start(files):
-            state = Server(files)
-
-            class Handler(http.server.BaseHTTPRequestHandler):
-                def do_GET(self):
-                    state.answer(self, True)
-
-                def do_HEAD(self):
-                    state.answer(self, False)
-
-                def log_message(self, *_):
-                    pass
-
-            server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-            threading.Thread(
-                target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-            ).start()
-            stack.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_address[1]}/", state
-
-        yield start
 
 
 @pytest.fixture
-def one(serve, tmp_path):
-    """A server of the one file `big`: (address of big, Server, where it is to be, its .part file)."""
-    url, state = serve({"big": CONTENT})
+def one(tmp_path):
+    """A server of the one file `big`: its address, Server, where it is to be, its .part file."""
     path = tmp_path / "new" / "big"
-    return url + "big", state, path, path.with_name("big.part")
+    with serving({"big": CONTENT}) as (url, state):
+        yield url + "big", state, path, path.with_name("big.part")
 
 
 def test_download(one, capfd):
@@ -261,38 +180,14 @@ def test_bar_on_a_terminal(one, monkeypatch, capfd):
     assert "B/s" in (err := capfd.readouterr().err) and "downloaded" not in err
 
 
-def test_reachable(serve):
-    url, _ = serve({})
-    with socket.socket() as silent:
+def test_reachable():
+    with serving({}) as (url, _), socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         mute = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         start = time.monotonic()
         assert reachable((mute, url, "http://127.0.0.1:1/"), "no such file", 0.5) == [url]
         assert time.monotonic() - start < 3
-
-
-def test_file_md5(tmp_path):
-    (tmp_path / "a").write_bytes(CONTENT)
-    assert file_md5(tmp_path / "a") == md5(CONTENT)
-
-
-# ------------------------------------------------------------------------------------------- the archive
-
-
-def tar_gz(members):
-    """members: (name, bytes or a link's target)."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            if isinstance(content, str):
-                member.type, member.linkname = tarfile.SYMTYPE, content
-                tar.addfile(member)
-            else:
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    return out.getvalue()
 
 
 def test_unpack_takes_what_it_was_asked_for_and_nothing_else(tmp_path):
@@ -322,153 +217,3 @@ def test_unpack_takes_what_it_was_asked_for_and_nothing_else(tmp_path):
         archive.write_bytes(content)
         with pytest.raises(DownloadError, match="corrupted|lacks"):
             unpack(archive, {"x/d": "d"}, folder)
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sample")
-    ensure_sample(folder, ["cifar10", "svhn"])
-    return folder
-
-
-@pytest.fixture
-def cifar10(sample, monkeypatch, serve):
-    """The sample as if it were the official data on a server: (Server, pickles: name -> bytes)."""
-    folder = sample / "cifar10" / "cifar-10-batches-py"
-    pickles = {name: (folder / name).read_bytes() for name in datasets.CIFAR10_MD5}
-    archive = tar_gz(
-        [
-            (f"cifar-10-batches-py/{name}", content)
-            for name, content in [
-                ("batches.meta", b"names"),
-                *pickles.items(),
-                ("readme.html", b"hello"),
-            ]
-        ]
-    )
-    url, state = serve({"cifar-10-python.tar.gz": archive})
-    monkeypatch.setattr(datasets, "CIFAR10_MIRRORS", (url,))
-    monkeypatch.setattr(datasets, "CIFAR10_ARCHIVE", {"cifar-10-python.tar.gz": md5(archive)})
-    monkeypatch.setattr(
-        datasets, "CIFAR10_MD5", {name: md5(content) for name, content in pickles.items()}
-    )
-    monkeypatch.setattr(datasets, "CIFAR10_SPLIT", {"train": 900, "valid": 100, "test": 200})
-    monkeypatch.setattr(
-        "preprocessing.whiten_cifar10", lambda folder, x, test_x, identity: (x, test_x)
-    )
-    return state, pickles
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_cifar10_is_downloaded_unpacked_and_tidied(cifar10, tmp_path):
-    state, pickles = cifar10
-    state.drop = [100_000]
-    data = load_cifar10(tmp_path)
-    assert len(data.train) == 900 and data.name == "CIFAR10" and len(state.asked) == 2
-    assert contents(tmp_path) == pickles
-    (tmp_path / "cifar10" / "cifar-10-batches-py" / "data_batch_2").unlink()
-    load_cifar10(tmp_path)
-    assert contents(tmp_path) == pickles and len(state.asked) == 3
-    load_cifar10(tmp_path)
-    assert len(state.asked) == 3
-
-
-def test_cifar10_archive_that_is_there_is_unpacked_and_kept(cifar10, tmp_path):
-    state, pickles = cifar10
-    archive = tmp_path / "cifar10" / "cifar-10-python.tar.gz"
-    archive.parent.mkdir()
-    archive.write_bytes(b"half")
-    with refused(str(archive), "MD5 differs"):
-        load_cifar10(tmp_path)
-    archive.write_bytes(state.files[archive.name])
-    load_cifar10(tmp_path, download=False)
-    assert state.asked == [] and contents(tmp_path) == pickles | {
-        archive.name: archive.read_bytes()
-    }
-
-
-def test_cifar10_offline(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(datasets, "CIFAR10_MIRRORS", ("http://127.0.0.1:1/",))
-    start = time.monotonic()
-    with refused(
-        "cifar-10-python.tar.gz", str(tmp_path / "cifar10"), "no mirror answered", "--sample"
-    ):
-        load_cifar10(tmp_path)
-    assert time.monotonic() - start < 4 and capfd.readouterr() == ("", "")
-    monkeypatch.setattr(datasets, "_reachable", lambda *_: pytest.fail("the network was asked"))
-    with refused("no download was tried"):
-        load_cifar10(tmp_path, download=False)
-    assert not contents(tmp_path)
-
-
-def test_cifar10_pickles_that_are_there_are_never_replaced(cifar10, tmp_path):
-    state, pickles = cifar10
-    folder = tmp_path / "cifar10" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    (folder / "test_batch").write_bytes(b"mine")
-    with refused("test_batch"):
-        load_cifar10(tmp_path)
-    assert (folder / "test_batch").read_bytes() == b"mine"
-
-
-def test_cifar10_where_nothing_can_be_written(cifar10, tmp_path):
-    (tmp_path / "cifar10").touch()
-    with refused("cannot write"):
-        load_cifar10(tmp_path)
-
-
-# -------------------------------------------------------------------------------------------------- SVHN
-
-
-def test_svhn_gets_what_is_missing(sample, serve, monkeypatch, tmp_path):
-    mats = {path.name: path.read_bytes() for path in (sample / "SVHN" / "format2").glob("*.mat")}
-    url, state = serve(mats)
-    monkeypatch.setattr(datasets, "SVHN_MIRRORS", (url,))
-    monkeypatch.setattr(
-        datasets, "SVHN_MD5", {name: md5(content) for name, content in mats.items()}
-    )
-    source = svhn_sources(tmp_path)
-    fetch_svhn(source, ["train", "extra"])
-    assert contents(tmp_path) == {
-        name: mats[name] for name in ("train_32x32.mat", "extra_32x32.mat")
-    }
-    state.drop = [50_000]
-    fetch_svhn(source, ["train", "test"])
-    assert contents(tmp_path) == mats and len(state.asked) == 4
-    (tmp_path / "SVHN" / "format2" / "test_32x32.mat").unlink()
-    state.files["test_32x32.mat"] = b"another"
-    with refused("test_32x32.mat missing", "wrong MD5", str(tmp_path)):
-        fetch_svhn(source, ["test"])
-
-
-def test_svhn_offline(monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets, "SVHN_MIRRORS", ("http://127.0.0.1:1/",))
-    start = time.monotonic()
-    with refused(
-        "extra_32x32.mat", str(tmp_path / "SVHN" / "format2"), "no mirror answered", "--sample"
-    ):
-        fetch_svhn(svhn_sources(tmp_path), ["train", "extra"])
-    assert time.monotonic() - start < 4
-
-
-def test_sample_is_never_downloaded(sample, monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets, "_reachable", lambda *_: pytest.fail("the network was asked"))
-    folder = tmp_path / "SVHN" / "format2"
-    folder.mkdir(parents=True)
-    manifest = json.loads((sample / "SVHN" / "format2" / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with refused("test_32x32.mat missing from the generated sample"):
-        fetch_svhn(svhn_sources(tmp_path, sample=True), ["test"])
-    with pytest.raises(DataError, match="use --sample"):
-        svhn_sources(tmp_path)
-
-
-def test_official_addresses():
-    assert datasets.CIFAR10_MIRRORS[0] + next(iter(datasets.CIFAR10_ARCHIVE)) == (
-        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-    )
-    assert datasets.SVHN_MIRRORS == ("http://ufldl.stanford.edu/housenumbers/",)
-    assert set(datasets.SVHN_MD5) == {f"{name}_32x32.mat" for name in ("train", "test", "extra")}

@@ -10,13 +10,14 @@ import time
 
 import jax
 import pytest
-from conftest import ROOT, assert_same_run
+from conftest import OFTEN, ROOT, assert_same_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import main
 from files import load_npz
-from settings import NUMBERS, TASKS, Settings
+from settings import NUMBERS, Settings
+from tasks import TASKS
 
 GOOD = {
     "PI_MNIST FLP": {},
@@ -381,12 +382,15 @@ def test_a_device_that_is_not_there_is_named(sample, tmp_path, program):
 
 
 def test_compiled_programs_are_kept(sample, tmp_path, program, monkeypatch):
-    """Where $XDG_CACHE_HOME says; a damaged one, or a folder that cannot be, is nobody's trouble."""
+    """Where $XDG_CACHE_HOME says; a damaged one, or a folder that cannot be, is
+    nobody's trouble.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     line = ["PI_MNIST", "FLP", "--data", sample, "--sample", "--stop-after", "1", "--out"]
     assert program(*line, "first", cwd=tmp_path).stderr == ""
-    # Only what always takes long to compile: the small programs are kept or not, as the machine is busy.
+    # Only what always takes long to compile: the small programs are kept or not, as the
+    # machine is busy.
     name = "program-*" if jax.default_backend() == "cpu" else "jit_*run-*"
     kept = [
         p
@@ -434,9 +438,8 @@ def test_killed_in_the_middle(sample, tmp_path, program):
     ]
     undisturbed = program(*line, "--out", "undisturbed", cwd=tmp_path)
     assert undisturbed.returncode == 0 and undisturbed.stderr == ""
-    often = "import sys, runs, main; runs.CHECKPOINT_SECONDS = 0; sys.exit(main.main(sys.argv[1:]))"
     victim = subprocess.Popen(
-        [sys.executable, "-c", often, *map(str, line), "--out", tmp_path / "killed"],
+        [sys.executable, "-c", OFTEN, *map(str, line), "--out", tmp_path / "killed"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
     )

@@ -14,7 +14,7 @@ from pytensor.graph.traversal import ancestors
 import model
 from format import FORMATS, SIGNALS
 from model import Network
-from settings import TASKS
+from tasks import TASKS
 from xla.graphs import to_jax
 from xla.statistics import ColumnNorm, PartialCounts
 

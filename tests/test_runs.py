@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from errors import FileError, RunError
+from errors import FileError, RunError, RunInUse
 from files import load_npz, write_atomically
-from runs import Run
+from records.folder import RunFolder
 from settings import Settings
 
 SETTINGS = Settings("PI_MNIST", "FXP", 5, 9, 11)
@@ -48,17 +48,18 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
 
 def test_config_round_trip_and_comparison(tmp_path):
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     run.lock()
     run.start(["main.py"], SETTINGS, {"file": "md5"}, "cpu: cpu")
-    again = Run(tmp_path / "run")
-    again.check(SETTINGS)
+    again = RunFolder(tmp_path / "run")
+    again.check_settings(SETTINGS)
     again.check_data({"file": "md5"})
     with pytest.raises(RunError, match="seed 1234 there, 5 here"):
-        again.check(Settings("PI_MNIST", "FXP", 5, 9, 11, seed=5))
+        again.check_settings(Settings("PI_MNIST", "FXP", 5, 9, 11, seed=5))
     with pytest.raises(RunError, match="other data"):
         again.check_data({"file": "another"})
     assert again.finished() is None
+    run.unlock()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_config_round_trip_and_comparison(tmp_path):
 def test_a_damaged_config_is_named(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(RunError, match=r"config\.json cannot be read"):
-        Run(tmp_path).config()
+        RunFolder(tmp_path).config()
 
 
 def test_a_record_cut_short_is_not_read(tmp_path):
@@ -81,7 +82,7 @@ def test_a_record_cut_short_is_not_read(tmp_path):
         "best_test_error": 90.0,
     }
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record) + "\n" + '{"epoch": 1, "LR": 0.')
-    assert Run(tmp_path).records() == [record]
+    assert RunFolder(tmp_path).records() == [record]
 
 
 @pytest.mark.parametrize("damage", [b"{\n", b"[]\n", b"\xff\n", b'{"epoch": 0}\n'])
@@ -89,14 +90,18 @@ def test_damaged_records_are_named(tmp_path, damage):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "metrics.jsonl").write_bytes(damage)
     with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
-        Run(tmp_path).records()
+        RunFolder(tmp_path).records()
 
 
 def test_only_one_process_at_a_time(tmp_path):
-    first = Run(tmp_path / "run")
+    first = RunFolder(tmp_path / "run")
     first.lock()
-    with pytest.raises(RunError, match="in use"):
-        Run(tmp_path / "run").lock()
+    with pytest.raises(RunInUse, match="in use"):
+        RunFolder(tmp_path / "run").lock()
+    first.unlock()
+    second = RunFolder(tmp_path / "run")
+    second.lock()
+    second.unlock()
 
 
 def test_damaged_arrays_are_named_and_pickles_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""SVHN from .mat files to what the trainer reads: HDF5 files that are right, reproducible, and never half-made."""
+"""SVHN from .mat files to HDF5 files that are right, reproducible, and never half-made."""
 
 import json
 import os
@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import scipy.io
 import tables
-from test_datasets import md5, put, refused
-from test_preprocessing import flip, reference_gcn, reference_lcn, reference_split
+from data_files import contents, flip_file, preprocess, put, refused, serving, set_official
+from test_contrast import reference_gcn, reference_lcn
+from test_svhn_split import reference_split
 
-import datasets
-import preprocessing
-from datasets import HDF5Part, load, read_svhn_mat
-from preprocessing import preprocess_svhn
+from datasets import downloads, load, source, svhn
+from datasets.hdf5 import HDF5Part
+from datasets.mat import read_mat
+from errors import DataError
+from files import md5
 from utilities import svhn_preprocessing
-from utilities.sample_data import ensure_sample
 
 H5 = Path("SVHN", "h5")
 FILES = {"train": "splitted_train_32x32.h5", "valid": "valid_32x32.h5", "test": "test_32x32.h5"}
@@ -30,11 +31,11 @@ SIZES = {"train": 1050, "valid": 150, "test": 200}
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
+def sample(generated, tmp_path_factory):
     """The sample with its HDF5 files made, by the first load."""
-    folder = tmp_path_factory.mktemp("sample")
-    ensure_sample(folder, ["svhn"])
-    load("SVHN", folder, sample=True)
+    folder = tmp_path_factory.mktemp("svhn")
+    shutil.copytree(generated / "SVHN" / "format2", folder / "SVHN" / "format2")
+    load("svhn", folder, sample=True)
     return folder
 
 
@@ -45,20 +46,24 @@ def copy(sample, tmp_path):
 
 def count_as_official(sample, monkeypatch):
     manifest = json.loads((sample / "SVHN" / "format2" / "manifest.json").read_text())
-    monkeypatch.setattr(datasets, "SVHN_MD5", manifest["files"])
-    monkeypatch.setattr(datasets, "SVHN_SPLIT", manifest["split"])
-    monkeypatch.setattr(datasets, "SVHN_VALID_PER_CLASS", manifest["valid_per_class"])
+    set_official(
+        monkeypatch,
+        svhn,
+        sums=manifest["files"],
+        split=manifest["split"],
+        per_class=manifest["valid_per_class"],
+    )
 
 
 @pytest.fixture(scope="module")
 def made(sample, tmp_path_factory):
-    """The sample's files as if they were the official ones: data/, with the HDF5 files made of them in local/."""
+    """The sample's files as if they were official: data/, and HDF5 files of them in local/."""
     folder = tmp_path_factory.mktemp("official")
     shutil.copytree(sample / "SVHN" / "format2", folder / "data" / "SVHN" / "format2")
     (folder / "data" / "SVHN" / "format2" / "manifest.json").unlink()
     with pytest.MonkeyPatch.context() as monkeypatch:
         count_as_official(sample, monkeypatch)
-        preprocess_svhn(folder / "data", folder / "local")
+        preprocess(folder / "data", folder / "local")
     return folder
 
 
@@ -72,15 +77,8 @@ def official(sample, made, tmp_path, monkeypatch):
     return folder, local / "h5"
 
 
-def contents(folder):
-    return {name: (folder / name).read_bytes() for name in os.listdir(folder) if name != ".lock"}
-
-
-# ------------------------------------------------------------------------------------------- what is in it
-
-
 def test_sample_is_ready_on_first_use(sample):
-    data = load("SVHN", sample, sample=True)
+    data = load("svhn", sample, sample=True)
     assert data.name == "SVHN sample" and sorted(contents(sample / H5)) == sorted(FILES.values())
     for part, n in SIZES.items():
         x, y = getattr(data, part).read(0, n)
@@ -116,14 +114,14 @@ def test_content(sample, raw, part):
         )
         rows = reference_split(raw["train"][1], raw["extra"][1], (10, 5), part)
     expected = reference_lcn(reference_gcn(x[rows], 1))
-    found, y = getattr(load("SVHN", sample, sample=True), part).read(0, len(rows))
+    found, y = getattr(load("svhn", sample, sample=True), part).read(0, len(rows))
     assert np.abs(found - expected).max() < 3e-5
     assert y.argmax(1).tolist() == [labels[row] - 1 for row in rows]
 
 
 def test_digit_0_is_class_9(sample, raw):
     """Label 10 in the .mat."""
-    data = load("SVHN", sample, sample=True)
+    data = load("svhn", sample, sample=True)
     counts = [
         sum(
             getattr(data, part).read(0, n)[1].sum(0)[9] for part, n in SIZES.items() if part in some
@@ -137,7 +135,7 @@ def test_digit_0_is_class_9(sample, raw):
 
 
 def test_no_image_is_in_two_parts(sample):
-    data = load("SVHN", sample, sample=True)
+    data = load("svhn", sample, sample=True)
     x = np.concatenate([getattr(data, part).read(0, n)[0] for part, n in SIZES.items()])
     assert len(np.unique(x.round(3), axis=0)) == 1400
 
@@ -150,7 +148,7 @@ def test_file_format(sample):
                 assert array.filters.complib.startswith("blosc") and array.filters.fletcher32
             identity = json.loads(file.root.Data._v_attrs.identity)
             assert file.root.Data._v_attrs.finished == 1
-        assert identity == load("SVHN", sample, sample=True).identity
+        assert identity == load("svhn", sample, sample=True).identity
         mat = sample / "SVHN" / "format2" / "extra_32x32.mat"
         assert identity["extra_32x32.mat"] == md5(mat.read_bytes())
         assert identity["lcn_channels"] == "all" and identity["sample"] == "yes"
@@ -165,7 +163,7 @@ def test_read_gives_the_rows_asked_for(sample, monkeypatch):
         return open_file(*arguments, **more)
 
     monkeypatch.setattr(tables, "open_file", one_at_a_time)
-    part = load("SVHN", sample, sample=True).train
+    part = load("svhn", sample, sample=True).train
     x, y = part.read(0, 1050)
     ranges = [(0, 1), (124, 126), (1000, 1050), (300, 300), (7, 700)]
     with ThreadPoolExecutor(4) as threads:  # also at the same time
@@ -177,21 +175,21 @@ def test_read_gives_the_rows_asked_for(sample, monkeypatch):
 
 
 def test_first_channel_alone(copy, sample):
-    preprocess_svhn(copy, copy / "SVHN", sample=True, channels="first")
-    first, every = load("SVHN", copy, sample=True), load("SVHN", sample, sample=True)
+    preprocess(copy, copy / "SVHN", sample=True, channels="first")
+    first, every = load("svhn", copy, sample=True), load("svhn", sample, sample=True)
     assert first.identity == every.identity | {"lcn_channels": "first"}
     (x, _), (expected, _) = first.test.read(0, 200), every.test.read(0, 200)
     assert np.abs(x[:, :1024] - expected[:, :1024]).max() < 1e-5
     # the others are as GCN left them: the whole image then has length 1, and with it the mean 0
-    pixels = read_svhn_mat(copy / "SVHN" / "format2" / "test_32x32.mat")[0]
+    pixels = read_mat(copy / "SVHN" / "format2" / "test_32x32.mat")[0]
     rows = np.arange(200)
     np.random.RandomState(322).shuffle(rows)
     assert np.abs(x[:, 1024:] - reference_gcn(pixels[rows], 1)[:, 1024:]).max() < 1e-7
 
 
 def test_block_size_does_not_matter(copy, sample, monkeypatch):
-    monkeypatch.setattr(preprocessing, "BLOCK", 375)
-    preprocess_svhn(copy, copy / "b", sample=True)
+    monkeypatch.setattr(svhn, "BLOCK", 375)
+    preprocess(copy, copy / "b", sample=True)
     for name in FILES.values():
         with (
             tables.open_file(str(copy / "b" / "h5" / name)) as a,
@@ -201,16 +199,16 @@ def test_block_size_does_not_matter(copy, sample, monkeypatch):
             assert np.array_equal(a.root.Data.y[:], b.root.Data.y[:])
 
 
-# --------------------------------------------------------------------------- interrupted, damaged, replaced
-
 ROOT = Path(__file__).parents[1]
+
+
 KILLED = """
 import os, signal, sys
-import preprocessing
+from datasets import svhn
 from utilities import svhn_preprocessing
-preprocessing.BLOCK = 250
+svhn.BLOCK = 250
 name, count = sys.argv[1], int(sys.argv[2])
-module = os if name == "replace" else preprocessing
+module = os if name == "replace" else svhn
 real = getattr(module, name)
 def killing(*arguments, **more):
     global count
@@ -238,7 +236,8 @@ def test_killed_and_started_again_gives_the_same_bytes(sample, tmp_path):
     done = run("one_hot", 0, sample, whole.parent)
     assert done.returncode == 0 and done.stderr == "" and len(done.stdout.splitlines()) == 3
     expected, began = contents(whole), time.time()
-    # in the middle of a file; when all is written but the name; in the last file (test, valid, train: 1, 1, 5 blocks)
+    # in the middle of a file; when all is written but the name; in the last file (test, valid,
+    # train: 1, 1, 5 blocks)
     for name, count, finished in (
         ("local_contrast_normalize", 1, 0),
         ("replace", 2, 1),
@@ -308,7 +307,7 @@ DAMAGE = {
     "empty": lambda path: os.truncate(path, 0),
     "no HDF5": lambda path: path.write_text("hello"),
     "gone": os.unlink,
-    "head": lambda path: flip(path, 2),
+    "head": lambda path: flip_file(path, 2),
     "unfinished": unfinish,
     "short": shorten,
     "group": rename,
@@ -325,21 +324,21 @@ def test_damaged_file_is_named_and_made_again(official, capsys, part, damage):
     expected, path = contents(h5), h5 / FILES[part]
     DAMAGE[damage](path)
     with refused(FILES[part], "python -m utilities.svhn_preprocessing"):
-        load("SVHN", folder)
+        load("svhn", folder)
     assert svhn_preprocessing.main([]) == 0
     out, err = capsys.readouterr()
     assert err == "" and out.count(", kept") == 2
     assert contents(h5) == expected
-    load("SVHN", folder)
+    load("svhn", folder)
 
 
 def test_damage_inside_is_found_when_it_is_read(official, capsys):
     folder, h5 = official
     path, expected = h5 / FILES["train"], contents(h5)
-    data = load("SVHN", folder)
+    data = load("svhn", folder)
     data.train.read(0, 1050)
     stat = path.stat()
-    flip(path, stat.st_size // 2)
+    flip_file(path, stat.st_size // 2)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     with refused(str(path), "damaged", "python -m utilities.svhn_preprocessing"):
         data.train.read(0, 1050)
@@ -351,12 +350,12 @@ def test_sample_files_that_are_damaged_or_stale_are_made_again_unasked(copy):
     expected = contents(copy / H5)
     for damage in (cut, os.unlink, claim(preprocessing="0")):
         damage(copy / H5 / FILES["valid"])
-        load("SVHN", copy, sample=True)
+        load("svhn", copy, sample=True)
         assert contents(copy / H5) == expected
 
 
 def test_file_replaced_while_it_is_in_use(copy):
-    part = load("SVHN", copy, sample=True).test
+    part = load("svhn", copy, sample=True).test
     part.read(0, 5)
     shutil.copy(part.path, copy / "new.h5")
     os.replace(copy / "new.h5", part.path)
@@ -366,38 +365,35 @@ def test_file_replaced_while_it_is_in_use(copy):
 
 def test_official_and_sample_files_are_told_apart(official, sample, monkeypatch):
     folder, h5 = official
-    assert load("SVHN", folder).name == "SVHN"
-    assert load("SVHN", folder).identity["sample"] == "no"
+    assert load("svhn", folder).name == "SVHN"
+    assert load("svhn", folder).identity["sample"] == "no"
     monkeypatch.setenv("SVHN_LOCAL_PATH", str(sample / "SVHN"))
     with refused("not made of the official files"):
-        load("SVHN", folder)
+        load("svhn", folder)
     with refused("use --sample"):
-        load("SVHN", sample)
+        load("svhn", sample)
 
 
 def test_local_path(official, monkeypatch, tmp_path):
     folder, _ = official
     shutil.rmtree(folder)
-    load("SVHN", folder)  # the HDF5 files are enough
+    load("svhn", folder)  # the HDF5 files are enough
     for value, parts in (
         (str(tmp_path / "empty"), (str(tmp_path / "empty"), "missing")),
         ("", ("SVHN_LOCAL_PATH is not set", "--sample")),
     ):
         monkeypatch.setenv("SVHN_LOCAL_PATH", value)
         with refused(*parts, "python -m utilities.svhn_preprocessing"):
-            load("SVHN", folder)
+            load("svhn", folder)
     monkeypatch.delenv("SVHN_LOCAL_PATH")
     with refused("SVHN_LOCAL_PATH is not set"):
-        load("SVHN", folder)
+        load("svhn", folder)
 
 
 def test_finished_files_need_no_mat_files(official, capsys):
     folder, h5 = official
     shutil.rmtree(folder)
     assert svhn_preprocessing.main([]) == 0 and capsys.readouterr().out.count(", kept") == 3
-
-
-# ---------------------------------------------------------------------------------------- refused inputs
 
 
 @pytest.mark.parametrize("name", ["train", "test", "extra"])
@@ -407,16 +403,16 @@ def test_damaged_mat(copy, name):
     content = path.read_bytes()
     path.write_bytes(content[:-100])
     with refused(path.name, "MD5 differs"):
-        load("SVHN", copy, sample=True)
+        load("svhn", copy, sample=True)
     put(path.parent, path.name, content[:-100])  # with the sum announced
     with refused(path.name, "truncated"):
-        load("SVHN", copy, sample=True)
+        load("svhn", copy, sample=True)
     path.unlink()
-    with refused(path.name, "missing"):
-        load("SVHN", copy, sample=True)
+    with refused(path.name, "lacks"):
+        load("svhn", copy, sample=True)
     path.mkdir()
     with refused(path.name, "cannot read"):
-        load("SVHN", copy, sample=True)
+        load("svhn", copy, sample=True)
     assert not list((copy / H5).glob("*.partial")) and not list((copy / H5).glob("splitted*"))
 
 
@@ -445,7 +441,7 @@ def test_manifest(copy, change, parts):
     change(manifest)
     path.write_text(json.dumps(manifest))
     with refused(*parts):
-        load("SVHN", copy, sample=True)
+        load("svhn", copy, sample=True)
 
 
 def test_other_sizes_of_a_generated_set(copy):
@@ -455,7 +451,7 @@ def test_other_sizes_of_a_generated_set(copy):
         "split": {"train": 1190, "valid": 10, "test": 200},
     }
     path.write_text(json.dumps(manifest))
-    data = load("SVHN", copy, sample=True)
+    data = load("svhn", copy, sample=True)
     assert [len(part) for part in (data.train, data.valid, data.test)] == [1190, 10, 200]
 
 
@@ -463,10 +459,10 @@ def test_too_little_disk(sample, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=17 * 10**6))
     with refused("0.02 GB free", "SVHN_LOCAL_PATH"):
-        preprocess_svhn(sample, tmp_path / "local", sample=True)
+        preprocess(sample, tmp_path / "local", sample=True)
     assert contents(tmp_path / "local" / "h5") == {}
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=18 * 10**6))
-    preprocess_svhn(sample, tmp_path / "local", sample=True)
+    preprocess(sample, tmp_path / "local", sample=True)
 
 
 @pytest.mark.parametrize(
@@ -478,28 +474,14 @@ def test_disk_that_fills_up_meanwhile(sample, tmp_path, monkeypatch, error):
 
     monkeypatch.setattr(tables.CArray, "__setitem__", full)
     with refused("cannot write", "room"):
-        preprocess_svhn(sample, tmp_path / "local", sample=True)
+        preprocess(sample, tmp_path / "local", sample=True)
     assert contents(tmp_path / "local" / "h5") == {}
-
-
-def test_mat_reader_keeps_one_copy(sample):
-    path = sample / "SVHN" / "format2" / "train_32x32.mat"
-    x, _ = read_svhn_mat(path, md5(path.read_bytes()))
-    base = x
-    while isinstance(base.base, np.ndarray):
-        base = base.base
-    assert base.nbytes == x.nbytes and x.flags.c_contiguous
-    with refused("MD5 differs"):
-        read_svhn_mat(path, "0" * 32)
-
-
-# ------------------------------------------------------------------------------------------ command line
 
 
 def test_program(copy, capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("SVHN_LOCAL_PATH", raising=False)
     monkeypatch.setenv("PYLEARN2_DATA_PATH", str(tmp_path / "nothing"))
-    monkeypatch.setattr(datasets, "_reachable", lambda *_: [])
+    monkeypatch.setattr(source, "reachable", lambda *_: [])
     assert svhn_preprocessing.main(["--sample", "--data", str(copy)]) == 0
     assert capsys.readouterr().out.count("kept") == 3
     local, file = str(tmp_path / "local"), str(copy / H5 / FILES["test"])
@@ -528,7 +510,7 @@ def test_interrupted_program(copy, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(preprocessing, "one_hot", interrupt)
+    monkeypatch.setattr(svhn, "one_hot", interrupt)
     with monkeypatch.context() as inside, pytest.raises(SystemExit) as stop:
         inside.setattr(Path, "unlink", lambda *_, **__: None)
         svhn_preprocessing.main(["--sample", "--data", str(copy)])
@@ -539,3 +521,55 @@ def test_interrupted_program(copy, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         svhn_preprocessing.main(["--sample", "--data", str(copy)])
     assert contents(copy / H5) == {}
+
+
+def fetch(source, names):
+    source.fetch(source.missing([f"{name}_32x32.mat" for name in names]))
+
+
+def test_svhn_gets_what_is_missing(sample, monkeypatch, tmp_path):
+    mats = {path.name: path.read_bytes() for path in (sample / "SVHN" / "format2").glob("*.mat")}
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(downloads, "RETRY_SECONDS", 0)
+    with serving(mats) as (url, state):
+        sums = {name: md5(content) for name, content in mats.items()}
+        set_official(monkeypatch, svhn, sums=sums, mirrors=(url,))
+        found = svhn.OFFICIAL.under(tmp_path)
+        fetch(found, ["train", "extra"])
+        assert contents(found.folder) == {
+            name: mats[name] for name in ("train_32x32.mat", "extra_32x32.mat")
+        }
+        state.drop = [50_000]
+        fetch(found, ["train", "test"])
+        assert contents(found.folder) == mats and len(state.asked) == 4
+        (tmp_path / "SVHN" / "format2" / "test_32x32.mat").unlink()
+        state.files["test_32x32.mat"] = b"another"
+        with refused("test_32x32.mat missing", "wrong MD5", str(tmp_path)):
+            fetch(found, ["test"])
+
+
+def test_svhn_offline(monkeypatch, tmp_path):
+    set_official(monkeypatch, svhn, mirrors=("http://127.0.0.1:1/",))
+    start = time.monotonic()
+    with refused(
+        "extra_32x32.mat", str(tmp_path / "SVHN" / "format2"), "no mirror answered", "--sample"
+    ):
+        fetch(svhn.OFFICIAL.under(tmp_path), ["train", "extra"])
+    assert time.monotonic() - start < 4
+
+
+def test_sample_is_never_downloaded(sample, monkeypatch, tmp_path):
+    monkeypatch.setattr(source, "reachable", lambda *_: pytest.fail("the network was asked"))
+    folder = tmp_path / "SVHN" / "format2"
+    folder.mkdir(parents=True)
+    manifest = json.loads((sample / "SVHN" / "format2" / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with refused("test_32x32.mat missing from the generated sample"):
+        fetch(svhn.OFFICIAL.under(tmp_path, sample=True), ["test"])
+    with pytest.raises(DataError, match="use --sample"):
+        svhn.OFFICIAL.under(tmp_path)
+
+
+def test_official_addresses():
+    assert svhn.OFFICIAL.mirrors == ("http://ufldl.stanford.edu/housenumbers/",)
+    assert set(svhn.OFFICIAL.sums) == {f"{name}_32x32.mat" for name in ("train", "test", "extra")}

@@ -1,10 +1,8 @@
-"""Many runs: lists and ranges, several as one program, interruptions, Ray, and what is made of the results."""
+"""Many runs: lists and ranges, several as one program, interruptions, Ray."""
 
 import csv
-import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +10,16 @@ import time
 
 import pytest
 from conftest import ROOT, assert_same_run
+from small_network import CODE, small_pi_mnist
 
+import arguments
 import datasets
 import main
-from datasets import DataError
-from runs import Settings, load_npz
-from utilities import figures, reproduce, results, sweep
+import model
+from errors import DataError, Diverged
+from records.folder import RunFolder
+from utilities import reproduce, sweep, sweep_table
+from utilities.sweep_jobs import Job, Options
 
 WORDS = ["PI_MNIST", "FLP,DFXP", "5", "9:10", "11", "10", "0.0001", "1"]
 NAMES = [
@@ -25,6 +27,19 @@ NAMES = [
     "PI_MNIST_DFXP_5_9_11_10_0.0001_1_sample",
     "PI_MNIST_DFXP_5_10_11_10_0.0001_1_sample",
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_network():
+    """Nothing here depends on the size of the network."""
+    with small_pi_mnist():
+        yield
+
+
+def statuses(folder):
+    """The column of summary.csv."""
+    rows = csv.DictReader((folder / "summary.csv").read_text().splitlines())
+    return [row["status"] for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -62,8 +77,8 @@ def test_a_run_is_the_one_that_its_command_trains():
         *sweep.product(WORDS, seeds=2, epochs=7),
         *sweep.product(["SVHN", "FXP", " -3:-2", "9", "11"]),
     ):
-        command = sweep.Options().command(settings)
-        assert Settings(**main.parse(command[1:]).settings) == settings
+        command = Options().command(settings)
+        assert arguments.parse(command[1:]).settings == settings
 
 
 @pytest.mark.parametrize(
@@ -101,12 +116,10 @@ def test_bad_arguments_give_one_line_and_status_2(line, tmp_path, capsys, monkey
 
 @pytest.mark.parametrize("program", [sweep, reproduce])
 def test_nothing_is_started_without_data(program, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("datasets._reachable", lambda mirrors, *_: [])
-    words = (
-        ["fig2", "--scale", "small"]
-        if program is reproduce
-        else ["PI_MNIST", "FLP,HFLP", "--seeds", "2"]
-    )
+    monkeypatch.setattr("datasets.source.reachable", lambda mirrors, *_: [])
+    words = ["PI_MNIST", "FLP,HFLP", "--seeds", "2"]
+    if program is reproduce:
+        words = ["fig2", "--scale", "small"]
     assert program.main([*words, "--data", str(tmp_path), "--out", str(tmp_path / "runs")]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "put the official files into" in err
@@ -114,45 +127,27 @@ def test_nothing_is_started_without_data(program, tmp_path, capsys, monkeypatch)
 
 
 def test_a_task_without_data_does_not_end_the_others(sample, tmp_path, capsys, monkeypatch):
-    """MNIST is there, SVHN_LOCAL_PATH is not."""
-    monkeypatch.delenv("SVHN_LOCAL_PATH", raising=False)
+    usual = datasets.load
 
-    def load(task, options):
-        if task == "SVHN":
+    def load(data_set, folder, is_sample):
+        if data_set == "svhn":
             raise DataError("no SVHN here")
-        return datasets.load(task, sample, True)
+        return usual(data_set, folder, is_sample)
 
-    monkeypatch.setattr(main, "load_data", load)
-    words = [
-        "PI_MNIST,SVHN",
-        "FLP",
-        "--epochs",
-        "1",
-        "--sample",
-        "--data",
-        str(sample),
-        "--out",
-        str(tmp_path),
-    ]
-    assert sweep.main(words) == 1
+    monkeypatch.setattr(datasets, "load", load)
+    words = ["PI_MNIST,SVHN", "FLP", "--epochs", "1", "--sample", "--data", str(sample)]
+    assert sweep.main([*words, "--out", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "no SVHN here" in out and "1 of 2 runs finished" in out
-    assert [row["status"] for row in csv.DictReader((tmp_path / "summary.csv").open())] == [
-        "finished",
-        "failed",
-    ]
+    assert statuses(tmp_path) == ["finished", "failed"]
 
 
 @pytest.mark.parametrize("program", [sweep, reproduce])
 def test_a_file_is_no_place_for_runs(program, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    command = [
-        *(["PI_MNIST", "FLP"] if program is sweep else ["fig1"]),
-        "--out",
-        str(tmp_path / "file"),
-    ]
+    words = ["PI_MNIST", "FLP"] if program is sweep else ["fig1"]
     try:
-        status = program.main(command)
+        status = program.main([*words, "--out", str(tmp_path / "file")])
     except SystemExit as stop:
         status = stop.code
     assert status == 2
@@ -160,161 +155,183 @@ def test_a_file_is_no_place_for_runs(program, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def alone(sample, tmp_path_factory):
+def line(sample):
+    """The words of a sweep over WORDS, but for --out."""
+    return [*WORDS, "--sample", "--data", str(sample), "--stop-after", "3"]
+
+
+@pytest.fixture(scope="module")
+def alone(sample, small_network, tmp_path_factory):
     """The runs of WORDS, each trained by main.py."""
     folder = tmp_path_factory.mktemp("alone")
     for settings, name in zip(sweep.product(WORDS), NAMES, strict=True):
-        command = sweep.Options(sample=True, stop_after=3).command(settings)[1:]
+        command = Options(sample=True, stop_after=3).command(settings)[1:]
         assert main.main([*command, "--data", str(sample), "--out", str(folder / name)]) == 0
     return folder
 
 
 @pytest.mark.parametrize("together", ["auto", "2"])
-def test_a_sweep_trains_what_main_trains(together, alone, sample, tmp_path, capsys):
-    line = [
-        *WORDS,
-        "--sample",
-        "--data",
-        str(sample),
-        "--stop-after",
-        "3",
-        "--out",
-        str(tmp_path),
-        "--together",
-        together,
-    ]
-    assert sweep.main(line) == 0
+def test_a_sweep_trains_what_main_trains(together, alone, line, tmp_path, capsys):
+    words = [*line, "--out", str(tmp_path), "--together", together]
+    assert sweep.main(words) == 0
     out = capsys.readouterr().out
     assert out.count("finished  ") == 3 and "3 of 3 runs finished" in out
     for name in NAMES:
         assert_same_run(alone / name, tmp_path / name)
-        assert (
-            json.loads((alone / name / "config.json").read_text())["settings"]
-            == json.loads((tmp_path / name / "config.json").read_text())["settings"]
-        )
-    rows = list(csv.DictReader((tmp_path / "summary.csv").open()))
-    assert [r["folder"] for r in rows] == NAMES and {r["status"] for r in rows} == {"finished"}
-    assert [float(r["test_error"]) for r in rows] == [
-        json.loads((alone / n / "metrics.jsonl").read_text().splitlines()[-1])["best_test_error"]
-        for n in NAMES
-    ]
-    # Again: nothing is left to do. More seeds: only those.
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.npz")}
-    assert sweep.main(line) == 0
+        configs = [RunFolder(folder / name).config() for folder in (alone, tmp_path)]
+        assert configs[0]["settings"] == configs[1]["settings"]
+    rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
+    assert [row["folder"] for row in rows] == NAMES
+    assert {row["status"] for row in rows} == {"finished"}
+    errors = [RunFolder(alone / name).records()[-1]["best_test_error"] for name in NAMES]
+    assert [float(row["test_error"]) for row in rows] == errors
+    # Again: nothing is left to do.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+    assert sweep.main(words) == 0
     assert "running" not in capsys.readouterr().out
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.npz")} == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")} == before
 
 
-def test_a_batched_program_gives_the_same_bits(alone, sample, tmp_path, monkeypatch):
-    """The one for GPUs, made here: results of runs trained together are those of runs trained alone."""
+def test_a_batched_program_gives_the_same_bits(alone, line, tmp_path, monkeypatch):
+    """The one for GPUs, made here: runs trained together are those trained alone."""
     from xla import device
+    from xla.program_cache import PROGRAMS
 
     monkeypatch.setattr(device, "batching_pays", lambda: True)
-    line = [
-        *WORDS,
-        "--sample",
-        "--data",
-        str(sample),
-        "--stop-after",
-        "3",
-        "--out",
-        str(tmp_path),
-        "--together",
-        "2",
-    ]
-    assert sweep.main(line) == 0
-    for name in NAMES:
+    monkeypatch.setattr(PROGRAMS, "folder", tmp_path / "programs")  # not where the usual one is
+    words = [word.replace("FLP,", "") for word in line]
+    assert sweep.main([*words, "--out", str(tmp_path), "--together", "2"]) == 0
+    for name in NAMES[1:]:
         assert_same_run(alone / name, tmp_path / name)
 
 
 def test_runs_that_diverge_or_are_in_use_do_not_end_the_others(
     sample, tmp_path, capsys, monkeypatch
 ):
-    from runs import Run
-    from trainer import Diverged, Trainer
+    from trainer import Trainer
 
     usual = Trainer._train
 
-    def train(self, epoch, *rest, **more):
-        if self.settings.prop_bits == 9 and epoch == 2:
+    def train(self, *rest, **more):
+        if self.settings.prop_bits == 9 and self.position.epoch == 1:
             raise Diverged("epoch 2, layer 0: W became NaN")
-        return usual(self, epoch, *rest, **more)
+        return usual(self, *rest, **more)
 
     monkeypatch.setattr(Trainer, "_train", train)
-    other = Run(tmp_path / "PI_MNIST_FXP_5_11_11_sample")
+    words = ["PI_MNIST", "DFXP", "5", "9:11", "11", "10", "0.0001", "1", "--sample"]
+    options = ["--data", str(sample), "--stop-after", "2", "--together", "3"]
+    other = RunFolder(tmp_path / "PI_MNIST_DFXP_5_11_11_10_0.0001_1_sample")
     other.lock()
-    assert (
-        sweep.main(
-            [
-                "PI_MNIST",
-                "FXP",
-                "5",
-                "9:11",
-                "11",
-                "--sample",
-                "--data",
-                str(sample),
-                "--stop-after",
-                "2",
-                "--out",
-                str(tmp_path),
-                "--together",
-                "3",
-            ]
-        )
-        == 1
-    )
+    assert sweep.main([*words, *options, "--out", str(tmp_path)]) == 1
+    other.unlock()
     out = capsys.readouterr().out
-    assert (
-        "became NaN" in out and "in use by another process" in out and "1 of 3 runs finished" in out
-    )
-    rows = list(csv.DictReader((tmp_path / "summary.csv").open()))
-    assert [r["status"] for r in rows] == ["diverged", "finished", "unfinished"]
+    assert "became NaN" in out and "in use by another process" in out
+    assert "1 of 3 runs finished" in out
+    assert statuses(tmp_path) == ["diverged", "finished", "unfinished"]
 
 
-def test_an_interrupted_sweep_goes_on(sample, tmp_path):
-    """Five times, at random moments; the summary is that of an undisturbed one."""
-    line = [
-        sys.executable,
-        "-m",
-        "utilities.sweep",
-        *WORDS,
-        "--sample",
-        "--data",
-        str(sample),
-        "--stop-after",
-        "15",
-        "--out",
-    ]
-    subprocess.run(
-        [*line, tmp_path / "whole"], cwd=ROOT, check=True, capture_output=True, timeout=300
-    )
-    rng, stopped = random.Random(7), 0
-    for _ in range(5):
-        process = subprocess.Popen(
-            [*line, tmp_path / "pieces"],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for text in process.stdout:
-            if " running" in text:
-                break
-        time.sleep(rng.uniform(0, 1.5))
-        process.send_signal(rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL]))
-        _, err = process.communicate(timeout=120)
-        stopped += process.returncode in (130, 143, -signal.SIGKILL)
-        assert "Traceback" not in err
-    assert stopped == 5
-    subprocess.run(
-        [*line, tmp_path / "pieces"], cwd=ROOT, check=True, capture_output=True, timeout=300
-    )
-    assert (tmp_path / "pieces" / "summary.csv").read_bytes() == (
-        tmp_path / "whole" / "summary.csv"
-    ).read_bytes()
+def test_a_device_that_fails_ends_all_runs_that_share_it(line, tmp_path, capsys, monkeypatch):
+    import jax
+
+    from xla.programs import TrainingProgram
+
+    def together(self, calls):
+        raise jax.errors.JaxRuntimeError("out of memory")
+
+    monkeypatch.setattr(TrainingProgram, "together", together)
+    assert sweep.main([*line, "--out", str(tmp_path), "--together", "2"]) == 1
+    assert capsys.readouterr().out.count("the device cannot go on (out of memory)") == 3
+    assert statuses(tmp_path) == ["failed"] * 3
     for name in NAMES:
-        assert_same_run(tmp_path / "whole" / name, tmp_path / "pieces" / name)
+        run = RunFolder(tmp_path / name)
+        run.lock()  # others may have it
+        run.unlock()
+
+
+def sweeping(words):
+    """A sweep in a process of its own, in which each look at the state takes a while."""
+    code = CODE + (
+        "import sys, time; from utilities import sweep, sweep_table; "
+        "sweep_table.Table.went_on = lambda self: time.sleep(0.03); "
+        "sys.exit(sweep.main(sys.argv[1:]))"
+    )
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.soak)])
+def test_an_interrupted_sweep_goes_on(times, sample, tmp_path):
+    """At random moments; the summary is that of an undisturbed one."""
+    line = [*WORDS, "--sample", "--data", str(sample), "--stop-after", "15", "--out"]
+    whole = tmp_path / "whole"
+    pieces = tmp_path / "pieces"
+    assert sweep.main([*line, str(whole)]) == 0
+    rng = random.Random(7)
+    signals = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL] * times
+    for number in signals[:times]:
+        with sweeping([*line, str(pieces)]) as process:
+            for text in process.stdout:
+                if " running" in text:
+                    break
+            time.sleep(rng.uniform(0, 1.2 * 3 / times))
+            process.send_signal(number)
+            _, err = process.communicate(timeout=120)
+        expected = -number if number == signal.SIGKILL else 128 + number
+        assert process.returncode == expected and "Traceback" not in err
+    assert sweep.main([*line, str(pieces)]) == 0
+    assert (pieces / "summary.csv").read_bytes() == (whole / "summary.csv").read_bytes()
+    for name in NAMES:
+        assert_same_run(whole / name, pieces / name)
+
+
+class Terminal:
+    """Where a table is drawn; `during` happens while the first line is written."""
+
+    def __init__(self, during=lambda: None):
+        self.text = ""
+        self.during = during
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.text += text
+        during, self.during = self.during, lambda: None
+        during()
+
+    def flush(self):
+        pass
+
+
+def job(tmp_path, status, **record):
+    (settings,) = sweep.product(["PI_MNIST", "FLP"])
+    return Job(settings, RunFolder(tmp_path), last_epoch=3, status=status, record=record)
+
+
+def test_a_table_on_a_terminal_is_drawn_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    known = {"epoch": 1, "seconds": 60.0, "best_test_error": 2.0, "best_validation_error": 3.0}
+    jobs = [job(tmp_path, "running", **known), job(tmp_path, "waiting")]
+    out = Terminal()
+    table = sweep_table.Table(jobs, out)
+    table.changed(jobs[0])
+    assert "epoch 1 of 3, test error 2.00 % (validation 3.00 %)" in out.text
+    assert "2 runs: 1 running, 1 waiting, about 5 min left" in out.text
+    jobs[0].status = "finished"
+    table.changed(jobs[0])
+    assert "\x1b[2A\x1b[J" in out.text  # both lines of the first one are erased
+    assert out.text.endswith("2 runs: 1 finished, 1 waiting\n")
+
+
+def test_what_a_signal_says_while_a_table_is_drawn_comes_after_it(tmp_path):
+    """A second print in the middle of one would be an error, or garble the table."""
+    out = Terminal(during=lambda: table.say("ending"))
+    table = sweep_table.Table([job(tmp_path, "waiting")], out)
+    table.draw()
+    assert "ending" not in out.text
+    table.say("later")
+    assert "ending\nlater\n" in out.text
 
 
 def holder(path):
@@ -333,34 +350,16 @@ def holder(path):
 
 @pytest.mark.soak
 def test_a_lost_worker_of_a_ray_cluster(sample, tmp_path):
-    """Two workers, of which one is killed in the middle of a run: nothing is lost, nothing run twice to the end."""
+    """Two workers, one of which is killed: nothing is lost, nothing trained twice to the end."""
     pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
-    words = [
-        "PI_MNIST",
-        "FXP",
-        "5",
-        "9:12",
-        "11",
-        "--sample",
-        "--data",
-        str(sample),
-        "--stop-after",
-        "40",
-        "--out",
-    ]
-    assert sweep.main([*words, str(tmp_path / "alone")]) == 0
-    command = (
-        "import sys, os; os.sched_getaffinity = lambda _: {0, 1}; from utilities import sweep; "
-        "sys.exit(sweep.main(sys.argv[1:]))"
-    )
-    cluster = subprocess.Popen(
-        [sys.executable, "-c", command, *words, str(tmp_path / "ray"), "--ray"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    killed, deadline = None, time.monotonic() + 240
+    words = ["PI_MNIST", "HFLP", "--seeds", "4", "--sample", "--data", str(sample)]
+    words += ["--stop-after", "40", "--out"]
+    with pytest.MonkeyPatch.context() as patch:  # the workers have the published network
+        patch.setitem(model.NETWORKS, "PI_MNIST", model.pi_mnist)
+        assert sweep.main([*words, str(tmp_path / "alone")]) == 0
+    cluster = ray_cluster([*words, str(tmp_path / "ray"), "--ray"])
+    killed = None
+    deadline = time.monotonic() + 240
     while killed is None and time.monotonic() < deadline and cluster.poll() is None:
         for path in (tmp_path / "ray").glob("*/metrics.jsonl"):
             if 5 <= path.read_text().count("\n") <= 25 and (pid := holder(path.parent / ".lock")):
@@ -373,211 +372,40 @@ def test_a_lost_worker_of_a_ray_cluster(sample, tmp_path):
     assert "4 of 4 runs finished" in out
     for folder in (tmp_path / "alone").glob("PI_*"):
         assert_same_run(folder, tmp_path / "ray" / folder.name)
-    assert (tmp_path / "ray" / "summary.csv").read_bytes() == (
-        tmp_path / "alone" / "summary.csv"
-    ).read_bytes()
+    summaries = [tmp_path / name / "summary.csv" for name in ("alone", "ray")]
+    assert summaries[0].read_bytes() == summaries[1].read_bytes()
 
 
-# ------------------------------------------------------------------------------------- what is made of finished runs
+@pytest.mark.soak
+def test_a_sweep_on_ray_can_be_interrupted(sample, tmp_path):
+    """Its runs write a checkpoint, and go on without Ray."""
+    pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
+    words = ["PI_MNIST", "HFLP", "--seeds", "2", "--sample", "--data", str(sample)]
+    words += ["--stop-after", "60", "--out", str(tmp_path)]
+    cluster = ray_cluster([*words, "--ray"])
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and cluster.poll() is None:
+        lines = [path.read_text().count("\n") for path in tmp_path.glob("*/metrics.jsonl")]
+        if len(lines) == 2 and min(lines) >= 3:
+            break
+        time.sleep(0.05)
+    cluster.send_signal(signal.SIGINT)
+    out, err = cluster.communicate(timeout=120)
+    assert cluster.returncode == 130 and "Traceback" not in err, (out, err)
+    assert out.count(" interrupted ") == 2
+    kept = [RunFolder(path.parent).records() for path in tmp_path.glob("*/config.json")]
+    assert all(3 <= len(records) < 61 for records in kept)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(model.NETWORKS, "PI_MNIST", model.pi_mnist)
+        assert sweep.main(words) == 0
 
 
-def fake_run(folder, error, epochs=800, epoch=None, sample=False, **settings):
-    """A run folder as main.py leaves it, without parameters."""
-    own = {"task": "PI_MNIST", "format": "FLP", "epochs": None if epochs == 800 else epochs}
-    s = Settings(**(own | settings))
-    folder.mkdir(parents=True)
-    config = {
-        "settings": {**s.__dict__},
-        "epochs": epochs,
-        "data": {},
-        "sample": sample,
-        "device": "cpu: cpu",
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    records = [
-        {
-            "epoch": e,
-            "validation_error": 2.0,
-            "test_error": error,
-            "best_epoch": 0,
-            "best_validation_error": 2.0,
-            "best_test_error": error,
-            "seconds": 36.0,
-        }
-        for e in ((0,) if epoch == 0 else (0, epoch or epochs))
-    ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-
-
-DFXP = {
-    "format": "DFXP",
-    "initial_range": 5,
-    "prop_bits": 9,
-    "up_bits": 11,
-    "range_update_frequency": 100,
-    "max_overflow": 0.0001,
-    "init_epochs": 2,
-}
-
-
-def test_the_table(tmp_path, capsys):
-    fake_run(tmp_path / "a" / "one", 1.0, seed=1)
-    fake_run(tmp_path / "a" / "two", 1.2, seed=2)
-    fake_run(tmp_path / "b", 1.5, epoch=30, **DFXP)
-    fake_run(tmp_path / "c", 3.0, epochs=10, format="HFLP")
-    fake_run(tmp_path / "d", 3.0, sample=True, format="HFLP")
-    (tmp_path / "e").mkdir()
-    (tmp_path / "e" / "config.json").write_text("{}")
-    assert (
-        results.main(
-            [str(tmp_path), "--markdown", str(tmp_path / "t.md"), "--csv", str(tmp_path / "t.csv")]
-        )
-        == 0
+def ray_cluster(words):
+    """A sweep on a cluster of two workers."""
+    code = (
+        "import sys, os; os.sched_getaffinity = lambda _: {0, 1}; from utilities import sweep; "
+        "sys.exit(sweep.main(sys.argv[1:]))"
     )
-    lines = capsys.readouterr().out.splitlines()
-    columns = [line.split("  ") for line in lines]
-    assert [c.strip() for c in columns[1] if c.strip()] == [
-        "main.py PI_MNIST FLP",
-        "800",
-        "1.10 ± 0.14",
-        "1.05",
-        "+0.05",
-        "2",
-        "cpu: cpu",
-        "0.02",
-    ]
-    assert "stopped after 30 of 800" in lines[2] and "1.28" in lines[2] and "+0.22" not in lines[2]
-    assert (
-        sum(line.startswith("missing: ") for line in lines) == 14
-        and "missing: main.py PI_MNIST FXP 5 19 19" in lines
-    )
-    assert sum(line.startswith("left out: ") for line in lines) == 2
-    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
-    assert float(rows[0]["error"]) == pytest.approx(1.1) and rows[0]["runs"] == "2"
-    assert (tmp_path / "t.md").read_text().count("\n") == 2 + len(rows)
-
-
-def test_lines_of_the_papers_figures(tmp_path):
-    fake_run(tmp_path / "flp", 2.0, epochs=20)
-    for i, (bits, error) in enumerate(((9, 8.0), (19, 2.2), (19, 2.6))):
-        fake_run(
-            tmp_path / f"fxp{i}",
-            error,
-            epochs=20,
-            format="FXP",
-            initial_range=5,
-            prop_bits=bits,
-            up_bits=31,
-            seed=i,
-        )
-    for bits in (9, 10):
-        fake_run(
-            tmp_path / f"dfxp{bits}", 3.0, epochs=20, **DFXP | {"prop_bits": bits, "up_bits": 31}
-        )
-    fake_run(
-        tmp_path / "longer",
-        1.0,
-        epochs=30,
-        format="FXP",
-        initial_range=5,
-        prop_bits=12,
-        up_bits=31,
-        seed=9,
-    )
-    outcomes, _ = results.collect([tmp_path])
-    key, _, common = figures.SWEPT["fig2"]
-    lines, without = figures.sweep_lines(outcomes, key, common)
-    fxp, dfxp = (
-        next(points for rest, points in lines.items() if rest.format == f) for f in ("FXP", "DFXP")
-    )
-    assert [(x, round(mean, 6), n) for x, mean, _, n in fxp] == [(9, 4.0, 1), (19, 1.2, 2)]
-    assert without == ["PI_MNIST"]  # of the run that is longer
-    assert fxp[1][2] == pytest.approx(0.2 / 2**0.5) and [p[:2] for p in dfxp] == [
-        (9, 1.5),
-        (10, 1.5),
-    ]
-
-
-def test_pictures(alone, tmp_path, capsys):
-    run = str(alone / NAMES[1])
-    assert figures.main(["ranges", run, "-o", str(tmp_path / "ranges.svg")]) == 0
-    assert (
-        figures.main(["curves", run, str(alone / NAMES[0]), "-o", str(tmp_path / "curves.png")])
-        == 0
-    )
-    fake_run(tmp_path / "runs" / "flp", 2.0)
-    for bits in (8, 9, 10):
-        fake_run(
-            tmp_path / "runs" / str(bits), 20.0 / bits, **DFXP | {"prop_bits": bits, "up_bits": 31}
-        )
-    capsys.readouterr()
-    assert figures.main([str(tmp_path / "runs"), "-o", str(tmp_path / "out")]) == 0
-    out = capsys.readouterr().out
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"fig2.png", "fig2.svg"}
-    assert "fig1: there are not two runs to draw" in out
-    assert (tmp_path / "ranges.svg").read_text().startswith("<?xml")
-    assert results.main(["--sample", run]) == 0
-    capsys.readouterr()
-    for words in (
-        [str(alone)],
-        [str(tmp_path / "runs"), "--sample"],
-    ):  # the one is on the sample, the other is not
-        with pytest.raises(SystemExit) as stop:
-            results.main(words)
-        assert stop.value.code == 2 and "no run to show" in capsys.readouterr().err
-    for bad in (
-        [str(tmp_path / "runs" / "flp")],
-        ["ranges", str(alone / NAMES[0])],
-        ["curves", str(tmp_path)],
-        [str(tmp_path / "out")],
-        ["filters", str(tmp_path / "runs" / "flp")],
-        ["curves", run, "-o", "x.doc"],
-        ["curves"],
-        [],
-    ):
-        with pytest.raises(SystemExit) as stop:
-            figures.main(bad)
-        assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1, bad
-
-
-@pytest.mark.parametrize("item", ["table", "fig1", "fig2", "fig3", "fig4"])
-@pytest.mark.parametrize("scale", ["full", "small"])
-def test_what_would_be_reproduced(item, scale, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert reproduce.main([item, "--scale", scale, "--dry-run"]) == 0
-    out = capsys.readouterr().out
-    commands = [line.split()[3:] for line in out.splitlines() if line.startswith("waiting")]
-    settings = [Settings(**main.parse(words).settings) for words in commands]
-    assert settings == reproduce.wanted(item, small=scale == "small") and len(set(settings)) == len(
-        settings
-    )
-    assert ("small scale" in out) == (scale == "small") and "on two CPU cores" in out
-    assert all((s.epochs is None) == (scale == "full") for s in settings)
-    if item == "table":
-        assert len(settings) == 16
-    else:
-        key, _, common = figures.SWEPT[item]
-        swept = [s for s in settings if all(getattr(s, n) in v for n, v in common.items())]
-        assert len({getattr(s, key) for s in swept}) >= 5 and "FLP" in {s.format for s in settings}
-        assert len(swept) == len(settings) - 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_reproduce_draws_what_it_trained(sample, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(reproduce.SMALL_EPOCHS, "PI_MNIST", 2)
-    monkeypatch.setitem(reproduce.POINTS, "fig1", (None, (4, 5)))
-    assert (
-        reproduce.main(
-            ["fig1", "--scale", "small", "--sample", "--data", str(sample), "--out", str(tmp_path)]
-        )
-        == 0
-    )
-    out = capsys.readouterr().out
-    assert "2 epochs of PI_MNIST instead of 800" in out and str(tmp_path / "fig1.png") in out
-    assert (tmp_path / "fig1.svg").exists() and len(list(tmp_path.glob("PI_MNIST_*"))) == 3
-    final = load_npz(tmp_path / "PI_MNIST_FLP_epochs2_sample" / "final.npz")
-    assert final["layer0/W"].shape == (784, 1200)
-    shutil.rmtree(tmp_path / "PI_MNIST_FLP_epochs2_sample")
-    with pytest.raises(SystemExit) as stop:
-        figures.main([str(tmp_path), "--sample", "-o", str(tmp_path / "again")])
-    assert stop.value.code == 2 and "no FLP run of PI_MNIST" in capsys.readouterr().err
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)

@@ -1,5 +1,8 @@
-"""trainer.py: whole small runs through the compiled programs, and the order of what is fed to them."""
+"""trainer.py: whole small runs through the compiled programs, and the order of what is
+fed to them.
+"""
 
+import contextlib
 import copy
 from dataclasses import replace
 from functools import cache
@@ -15,7 +18,10 @@ import model
 from datasets import ArrayPart, Dataset
 from errors import Diverged
 from layers import DenseMaxout, Softmax
-from settings import TASKS, Settings
+from settings import Settings
+from snapshots import Snapshot
+from steps import Segment, Whole
+from tasks import TASKS
 from trainer import Trainer
 from xla.device import to_device, to_host
 from xla.masks import mask_state
@@ -54,7 +60,9 @@ def plain_network(rng, initial_range=BITS["initial_range"]):
 
 @pytest.fixture(scope="module", autouse=True)
 def small_tasks():
-    """A task for this network, and SVHN's way of feeding with it: chunks of three batches of four."""
+    """A task for this network, and SVHN's way of feeding with it: chunks of three
+    batches of four.
+    """
     task = replace(TASKS["PI_MNIST"], batch_size=B, epochs=8, LR_start=0.5, LR_sat=4, M_sat=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TASKS, "SMALL", task)
@@ -66,7 +74,9 @@ def small_tasks():
 
 @cache
 def data(n_train=38, n_valid=13, n_test=11, seed=0):
-    """Random images of which the class is to be seen: dyadic, k/256; x[:, 0] is the number of the example."""
+    """Random images of which the class is to be seen: dyadic, k/256; x[:, 0] is the
+    number of the example.
+    """
     rng = np.random.RandomState(seed)
     templates = (rng.uniform(size=(10, PIXELS)) < 0.3) * rng.randint(64, 256, (10, PIXELS))
 
@@ -80,9 +90,9 @@ def data(n_train=38, n_valid=13, n_test=11, seed=0):
     return Dataset("small", part(n_train), part(n_valid), part(n_test), {})
 
 
-def make(number_format="DFXP", dataset=None, segment=3, progress=None, task="SMALL", **options):
+def make(number_format="DFXP", dataset=None, segment=3, task="SMALL", **options):
     settings = Settings(task, number_format, **(BITS | {"epochs": 3} | options))
-    return Trainer(settings, dataset or data(), segment=segment, progress=progress)
+    return Trainer(settings, dataset or data(), segment=segment)
 
 
 def without_times(record):
@@ -124,12 +134,14 @@ class Fed:
         return [int(i) for x, _ in self.examples for i in np.rint(x[:, 0] * 256)]
 
 
-# ---------------------------------------------------------------------------------------- against the NumPy evaluation
+# -------------------------------------------------------------------- against the NumPy evaluation
 
 
 @pytest.fixture(scope="module")
 def followed():
-    """A DFXP run with published streams, and the same computed from SPEC sections 2-11 alone; states by epoch."""
+    """A DFXP run with published streams, and the same computed from SPEC sections 2-11
+    alone; states by epoch.
+    """
     trainer = make(streams="published", epochs=2)
     records, program, facts = [], {}, {}
     for record in trainer.run():
@@ -259,7 +271,9 @@ def test_records_as_specified(followed):
 
 
 def test_nothing_recompiles(followed):
-    """One program for all bit-widths, ranges, rates, frequencies and lengths of segments; each matters."""
+    """One program for all bit-widths, ranges, rates, frequencies and lengths of
+    segments; each matters.
+    """
     program = followed.trainer.training
     assert (
         program.compilations == 1
@@ -315,7 +329,7 @@ def test_nothing_recompiles(followed):
             assert not np.array_equal(a, b), f"{changes[i]} {changes[j]}"
 
 
-# ---------------------------------------------------------------------------------------- how segments are cut
+# ---------------------------------------------------------------------------- how segments are cut
 
 
 @cache
@@ -342,11 +356,13 @@ def test_ranges_and_published_streams_do_not_either(followed):
     assert_same_arrays(t.snapshot()[0], followed.program[2])
 
 
-# -------------------------------------------------------------------------------------------------------- evaluation
+# -------------------------------------------------------------------------------------- evaluation
 
 
 def test_all_examples_are_evaluated(followed):
-    """13 and 11 examples in batches of 5: the last partial batch counts as well, each example once."""
+    """13 and 11 examples in batches of 5: the last partial batch counts as well, each
+    example once.
+    """
     for record in followed.records:
         for name, n in (("validation_error", 13), ("test_error", 11)):
             wrong = record[name] / 100 * n
@@ -354,7 +370,9 @@ def test_all_examples_are_evaluated(followed):
 
 
 def test_errors_are_counted_in_the_last_partial_batch_alone():
-    """An untrained network answers 0: with zeros as labels but in the last rows, only those are wrong."""
+    """An untrained network answers 0: with zeros as labels but in the last rows, only
+    those are wrong.
+    """
     t, labels = make("FXP"), np.zeros(13, int)
     labels[-2:] = 4
     testing = TestProgram(t.network, B)
@@ -370,7 +388,7 @@ def test_errors_are_counted_in_the_last_partial_batch_alone():
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- snapshots
+# --------------------------------------------------------------------------------------- snapshots
 
 
 @pytest.mark.parametrize(
@@ -383,10 +401,12 @@ def test_errors_are_counted_in_the_last_partial_batch_alone():
     ],
 )
 def test_going_on_from_a_snapshot_is_the_same_run(number_format, streams, fresh):
-    """In a new object, as the program does, or in the one that has gone on meanwhile, which has more to forget."""
+    """In a new object, as the program does, or in the one that has gone on meanwhile,
+    which has more to forget.
+    """
     options = {"streams": streams}
     whole = make(number_format, **options)
-    first = run(whole, stop_after=1)
+    first = run(whole, last_epoch=1)
     arrays, facts = whole.snapshot()
     kept, kept_facts = {name: np.array(a) for name, a in arrays.items()}, copy.deepcopy(facts)
     rest = run(whole)
@@ -397,7 +417,7 @@ def test_going_on_from_a_snapshot_is_the_same_run(number_format, streams, fresh)
     assert (end["layer1/W"] != arrays["layer1/W"]).any()
 
     again = make(number_format, **options) if fresh else whole
-    again.restore(kept, kept_facts)
+    again.restore(Snapshot(kept, kept_facts))
     assert run(again) == rest
     end_again, facts_again = again.snapshot()
     assert_same_arrays(end_again, end)
@@ -406,23 +426,35 @@ def test_going_on_from_a_snapshot_is_the_same_run(number_format, streams, fresh)
 
 def test_going_on_with_ranges_and_published_streams(followed):
     for epoch in (1, 0):
-        followed.trainer.restore(followed.program[epoch], followed.facts[epoch])
+        followed.trainer.restore(Snapshot(followed.program[epoch], followed.facts[epoch]))
         assert run(followed.trainer) == followed.records[epoch + 1 :]
         assert_same_arrays(followed.trainer.snapshot()[0], followed.program[2])
 
 
-# ------------------------------------------------------------------------------- streams of the published program
+# ---------------------------------------------------------------- streams of the published program
 
 
-def fed_run(trainer, stop_after=None):
+def without_evaluation(trainer):
+    """Let it find 50 % errors without a look at the data."""
+
+    def pieces(state, part):
+        return 50.0
+        yield
+
+    trainer.evaluation.pieces = pieces
+
+
+def fed_run(trainer, last_epoch=None):
     fed = Fed(trainer)
-    trainer.error = lambda part: 50.0
-    list(trainer.run(stop_after))
+    without_evaluation(trainer)
+    list(trainer.run(last_epoch))
     return fed
 
 
 def test_published_masks_and_shuffled_examples():
-    """SPEC section 11, computed anew: masks batch after batch, orders composed epoch after epoch."""
+    """SPEC section 11, computed anew: masks batch after batch, orders composed epoch
+    after epoch.
+    """
     t = make("FXP", streams="published", segment=4)
     fed = fed_run(t)
     rng = np.random.RandomState(1234)
@@ -471,7 +503,9 @@ def svhn(number_format="FXP", n=46, dataset=None, **options):
 
 
 def svhn_order(streams, chunks, left):
-    """SPEC section 11: the whole chunks shuffled, each one's batches when its turn comes, what is left over last."""
+    """SPEC section 11: the whole chunks shuffled, each one's batches when its turn
+    comes, what is left over last.
+    """
     numbers = []
     for chunk in [*streams.fresh_list(chunks), *([chunks] if left else [])]:
         for batch in streams.fresh_list(3 if chunk < chunks else left):
@@ -509,7 +543,7 @@ def test_orders_go_on_from_a_snapshot_of_a_chunked_run():
     snapshot = t.snapshot()
     orders = []
     for _ in range(2):
-        t.restore(*snapshot)
+        t.restore(snapshot)
         orders.append(fed_run(t).order)
     assert orders[0] == orders[1] and len(orders[0]) == 2 * 44
 
@@ -534,17 +568,19 @@ def test_errors_of_reading_ahead_reach_the_caller():
     whole = data(n_train=46)
     t = svhn(dataset=Dataset("broken", Unreadable(whole.train, error), whole.valid, whole.test, {}))
     fed = Fed(t)
-    t.error = lambda part: 50.0
+    without_evaluation(t)
     with pytest.raises(OSError, match="the disk is gone"):
         list(t.run())
-    assert t.epoch == 0 and set(fed.order) <= set(range(24))
+    assert t.position.epoch == 0 and set(fed.order) <= set(range(24))
 
 
-# --------------------------------------------------------------------------------------------------------- device masks
+# ------------------------------------------------------------------------------------ device masks
 
 
 class MaskRecorder:
     """In place of a network: its training step writes its masks into its state."""
+
+    description = ("recorder",)
 
     class Layer:
         def __init__(self, k, p, input_size):
@@ -621,7 +657,7 @@ def test_device_masks_do_not_depend_on_the_segment():
         np.testing.assert_array_equal(segments, alone[2::3])
 
 
-# ----------------------------------------------------------------------------------------------------------- divergence
+# -------------------------------------------------------------------------------------- divergence
 
 
 def test_divergence_is_named():
@@ -635,8 +671,8 @@ def test_divergence_is_named():
     ) as raised:
         list(t.run())
     assert (
-        t.epoch >= 0
-        and f"epoch {t.epoch + 1}, " in str(raised.value)
+        t.position.epoch >= 0
+        and f"epoch {t.position.epoch + 1}, " in str(raised.value)
         and "\n" not in str(raised.value)
     )
     bad = {
@@ -652,7 +688,7 @@ def test_divergence_is_named():
 def test_divergence_names_the_layer(name):
     t = make("FLP")
     Fed(t)
-    t.error = lambda part: 50.0
+    without_evaluation(t)
     spoiled = to_host(t.state)
     spoiled[name].flat[-1] = -np.inf
     t.state = to_device(spoiled)
@@ -663,14 +699,18 @@ def test_divergence_names_the_layer(name):
         list(t.run())
 
 
-def test_progress_is_reported_segment_by_segment():
-    seen = []
-    t = make("FXP", progress=seen.append, epochs=1, segment=3)
-    fed_run(t)
+def test_the_state_is_whole_after_each_segment():
+    t = make("FXP", epochs=1, segment=3)
+    fed = Fed(t)
+    without_evaluation(t)
+    answer, seen, steps = None, [], t.steps()
+    with contextlib.suppress(StopIteration):
+        while True:
+            step = steps.send(answer)
+            answer = fed(*step.arguments) if isinstance(step, Segment) else None
+            seen += [step.batches] if isinstance(step, Whole) else []
     assert seen == [3, 3, 1]  # no evaluation in it
 
 
 def test_reading_ahead_of_nothing_ends():
-    from trainer import Trainer
-
-    assert list(Trainer._read_ahead(None, iter([]))) == []
+    assert list(svhn().feed._read_ahead(iter([]), 3)) == []

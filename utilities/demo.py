@@ -1,50 +1,52 @@
-"""A first look: a few epochs of a maxout network in 10-bit dynamic fixed point, and its learning curve.
+"""A first look: some epochs of maxout in 10-bit dynamic fixed point, and their curve.
 
     python -m utilities.demo        (or: make demo)
 
 Real MNIST if it is there or can be downloaded, else a small generated sample.
 """
 
-import argparse
-import os
 import sys
 from pathlib import Path
 
-import datasets
 import main as program
+from datasets import load
+from errors import DataError
+from terminal import Parser, data_folder
 from utilities import figures
 
 FOLDER = Path("runs/demo")
 
 
-def main():
-    argparse.ArgumentParser(
-        prog="python -m utilities.demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args()
-    folder = Path(os.environ.get("PYLEARN2_DATA_PATH") or "data")
-    out, numbers, options = FOLDER, ["100", "0.0001", "2"], ["--stop-after", "8"]
+def main(arguments: list[str] | None = None) -> int:
+    Parser("python -m utilities.demo", __doc__).parse_args(arguments)
+    folder = FOLDER
+    numbers = ["100", "0.0001", "2"]
+    options = ["--stop-after", "8"]
     try:
-        datasets.load("PI_MNIST", folder)
-    except datasets.DataError as error:
-        print(
-            f"{'*' * 78}\n* No real MNIST here: {error}\n* Going on with a generated sample: ITS ERROR RATES SAY "
-            f"NOTHING ABOUT MNIST.\n* Its ranges are updated every 5 batches, since an epoch has only 20.\n{'*' * 78}",
-            flush=True,
-        )
-        out, numbers, options = (
-            Path(f"{FOLDER}_sample"),
-            ["5", "0.0001", "4"],
-            ["--stop-after", "30", "--sample"],
-        )
-    arguments = ["PI_MNIST", "DFXP", "5", "9", "11", *numbers, *options, "--out", str(out)]
-    print(f"python main.py {' '.join(arguments)}", flush=True)
-    if status := program.main(arguments):
+        load("mnist", data_folder(None, sample=False))
+    except DataError as error:
+        print(no_mnist(error), flush=True)
+        folder = Path(f"{FOLDER}_sample")
+        numbers = ["5", "0.0001", "4"]
+        options = ["--stop-after", "30", "--sample"]
+    words = ["PI_MNIST", "DFXP", "5", "9", "11", *numbers, *options, "--out", str(folder)]
+    print(f"python main.py {' '.join(words)}", flush=True)
+    if status := program.main(words):
         return status
-    figures.curves([out], out / "curves.png")
-    print(f"learning curve {out / 'curves.png'}")
+    figures.curves([folder], folder / "curves.png")
+    print(f"learning curve {folder / 'curves.png'}")
     return 0
+
+
+def no_mnist(error: DataError) -> str:
+    """What the user is told before the sample is trained on."""
+    frame = "*" * 78
+    return (
+        f"{frame}\n* No real MNIST here: {error}\n"
+        "* Going on with a generated sample: ITS ERROR RATES SAY NOTHING ABOUT MNIST.\n"
+        "* Its ranges are updated every 5 batches, since an epoch has only 20.\n"
+        f"{frame}"
+    )
 
 
 if __name__ == "__main__":

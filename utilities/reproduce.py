@@ -1,134 +1,164 @@
 """Train what is behind an item of the paper, then draw or print it.
 
-    python -m utilities.reproduce table     the table of SPEC section 13: FLP, HFLP, FXP 5 19 19, DFXP 5 9 11 100 0.0001 2
-    python -m utilities.reproduce fig1      FXP against the radix point position, 31 bits
-    python -m utilities.reproduce fig2      FXP and DFXP against the bit-width of the propagations, 31 bits for the updates
-    python -m utilities.reproduce fig3      FXP and DFXP against that of the updates, 31 bits for the propagations
-    python -m utilities.reproduce fig4      DFXP against the maximum overflow rate, for several bit-widths
+    python -m utilities.reproduce table   FLP, HFLP, FXP 5 19 19, DFXP 5 9 11 100 0.0001 2
+    python -m utilities.reproduce fig1    FXP against the radix point position, 31 bits
+    python -m utilities.reproduce fig2    FXP and DFXP against the bit-width of the propagations,
+                                          31 bits for the updates
+    python -m utilities.reproduce fig3    FXP and DFXP against the bit-width of the updates,
+                                          31 bits for the propagations
+    python -m utilities.reproduce fig4    DFXP against the maximum overflow rate, for several
+                                          bit-widths
 
---scale small shrinks the number of epochs (the schedules with it) and leaves points out, for a laptop, and says so; nothing
-of the networks or formats is smaller. What it will cost is said before it starts. The same command again goes on with what is
-missing.
+--scale small shrinks the number of epochs (the schedules with it) and leaves points out, for a
+laptop, and says so; nothing of the networks or formats is smaller. What it will cost is said
+before it starts. The same command again goes on with what is missing.
 """
 
-import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from runs import RunError, Settings
-from utilities import figures, results, sweep
-from utilities.cifar10_preprocessing import Parser
+from errors import ProgramError
+from settings import FORMAT_ARGUMENTS, SEED, Settings
+from tasks import TASKS
+from terminal import Parser
+from utilities import paper_figures
+from utilities.outcomes import collect
+from utilities.results_table import aligned, table
+from utilities.sweep_jobs import Job, Options, plan
+from utilities.sweep_program import add_options, execute
 
-TASKS = results.TASKS
 SMALL_EPOCHS = {"PI_MNIST": 20, "MNIST": 3, "CIFAR10": 3, "SVHN": 1}
-DFXP = (100, 0.0001, 2)
+SMALL_SHARE = 40  # where that says nothing: one of so many epochs
 # The bit-widths around the knees, and the other points of each figure: (full, small).
-POINTS = {
-    "fig1": (range(0, 11), (1, 3, 5, 7, 9)),
-    "fig2": (
-        {"FXP": range(9, 25), "DFXP": range(4, 16)},
-        {"FXP": (9, 11, 13, 15, 17, 19, 21), "DFXP": (5, 6, 7, 8, 9, 10, 12)},
-    ),
-    "fig3": (
-        {"FXP": range(9, 25), "DFXP": range(6, 20)},
-        {"FXP": (11, 13, 15, 17, 19, 21), "DFXP": (7, 8, 9, 10, 11, 13)},
-    ),
-    "fig4": (
-        ((7, 8, 9, 10), (0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)),
-        ((8, 9), (0, 1e-5, 1e-4, 1e-3, 1e-2)),
-    ),
+RANGES = range(0, 11), (1, 3, 5, 7, 9)
+PROP_BITS: dict[str, tuple[Iterable[int], Iterable[int]]] = {
+    "FXP": (range(9, 25), (9, 11, 13, 15, 17, 19, 21)),
+    "DFXP": (range(4, 16), (5, 6, 7, 8, 9, 10, 12)),
 }
+UP_BITS: dict[str, tuple[Iterable[int], Iterable[int]]] = {
+    "FXP": (range(9, 25), (11, 13, 15, 17, 19, 21)),
+    "DFXP": (range(6, 20), (7, 8, 9, 10, 11, 13)),
+}
+OVERFLOW_BITS = (7, 8, 9, 10), (8, 9)
+OVERFLOW_RATES = (0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), (0, 1e-5, 1e-4, 1e-3, 1e-2)
+MOST_BITS = 31
+
 BENCHMARK = Path(__file__).resolve().parent.parent / "results" / "benchmark.json"
-BATCHES = {"PI_MNIST": 500, "MNIST": 390, "CIFAR10": 351, "SVHN": 4674}  # of an epoch
+# Of a data set: examples that are trained on, and examples that are tested after each epoch.
+EXAMPLES = {"mnist": (50_000, 20_000), "cifar10": (45_000, 15_000), "svhn": (598_388, 32_032)}
+SAME_NETWORK = {"SVHN": "CIFAR10"}  # task -> the one whose times the benchmark has
+
+Numbers = dict[str, int | float]
 
 
-def wanted(item, task=None, small=False, seeds=1):
-    """The runs.Settings behind an item, in order of value."""
-
-    def setting(task, number_format, *numbers):
-        own = {"epochs": SMALL_EPOCHS[task] if small else None}
-        return [
-            Settings(task, number_format, *numbers, seed=seed, **own)
-            for seed in range(sweep.SEED, sweep.SEED + seeds)
-        ]
-
-    if item == "table":
-        rows = [
-            (t, f, *numbers)
-            for t in ([task] if task else TASKS)
-            for f, (numbers, _) in results.ROWS.items()
-        ]
-        return [s for row in rows for s in setting(*row)]
-    task, points = task or "PI_MNIST", POINTS[item][small]
-    rows = [(task, "FLP")]
+def points(item: str, small: bool) -> list[tuple[str, Numbers]]:
+    """The runs of a figure, FLP first: (format, numbers other than those of the paper's table)."""
+    runs: list[tuple[str, Numbers]] = [("FLP", {})]
+    most: Numbers = {"prop_bits": MOST_BITS, "up_bits": MOST_BITS}
     if item == "fig1":
-        rows += [(task, "FXP", n, 31, 31) for n in points]
+        runs += [("FXP", most | {"initial_range": n}) for n in RANGES[small]]
     elif item == "fig4":
-        rows += [
-            (task, "DFXP", 5, bits, 31, DFXP[0], rate, DFXP[2])
-            for bits in points[0]
-            for rate in points[1]
+        runs += [
+            ("DFXP", {"prop_bits": bits, "up_bits": MOST_BITS, "max_overflow": rate})
+            for bits in OVERFLOW_BITS[small]
+            for rate in OVERFLOW_RATES[small]
         ]
     else:
-
-        def bits(n):
-            return (n, 31) if item == "fig2" else (31, n)
-
-        rows += [(task, "FXP", 5, *bits(n)) for n in points["FXP"]]
-        rows += [(task, "DFXP", 5, *bits(n), *DFXP) for n in points["DFXP"]]
-    return [s for row in rows for s in setting(*row)]
+        swept, widths = {"fig2": ("prop_bits", PROP_BITS), "fig3": ("up_bits", UP_BITS)}[item]
+        for number_format, choices in widths.items():
+            runs += [(number_format, most | {swept: bits}) for bits in choices[small]]
+    return runs
 
 
-def cost(settings, epochs):
-    """Hours that runs take, at the speed of the committed benchmark: two CPU cores."""
+def table_formats(task: str) -> list[str]:
+    """The formats of a task in the table: the paper's, or all, of a task that it does not have."""
+    if paper := TASKS[task].paper:
+        return [name for name in FORMAT_ARGUMENTS if name in paper]
+    return [name for name, a in FORMAT_ARGUMENTS.items() if len(a.published) == a.needs]
+
+
+def wanted(
+    item: str, task: str | None = None, small: bool = False, seeds: int = 1
+) -> list[Settings]:
+    """The runs behind an item, in order of value."""
+    runs: list[tuple[str, str, Numbers]]
+    if item == "table":
+        tasks = [task] if task else [name for name in TASKS if TASKS[name].paper]
+        runs = [(name, f, {}) for name in tasks for f in table_formats(name)]
+    else:
+        runs = [(task or "PI_MNIST", f, numbers) for f, numbers in points(item, small)]
+    return [
+        Settings.published(
+            name, f, **numbers, seed=seed, epochs=small_epochs(name) if small else None
+        )
+        for name, f, numbers in runs
+        for seed in range(SEED, SEED + seeds)
+    ]
+
+
+def small_epochs(task: str) -> int:
+    """How many epochs of a task --scale small trains."""
+    return SMALL_EPOCHS.get(task) or max(1, TASKS[task].epochs // SMALL_SHARE)
+
+
+def cost(runs: list[Settings]) -> tuple[float, list[str]]:
+    """Hours that runs take, at the speed of the committed benchmark; and what it does not have."""
     report = json.loads(BENCHMARK.read_text())
     rows = {(r["task"], name): row for r in report["results"] for name, row in r["formats"].items()}
     hours = 0.0
-    for s, n in zip(settings, epochs, strict=True):
-        row = rows["CIFAR10" if s.task == "SVHN" else s.task, s.format]
-        passes = n + (s.init_epochs if s.format == "DFXP" else 0)
-        test_images = {"CIFAR10": 15_000, "SVHN": 32_032}.get(s.task, 20_000)
-        hours += (
-            passes * BATCHES[s.task] * row["ms_per_batch"]["median"]
-            + (n + 1) * test_images * row["ms_per_test_image"]["median"]
-        ) / 3.6e6
-    return hours
+    unknown = set()
+    for settings in runs:
+        task = TASKS[settings.task]
+        row = rows.get((SAME_NETWORK.get(settings.task, settings.task), settings.format))
+        if row is None or task.data_set not in EXAMPLES:
+            unknown.add(f"{settings.task} {settings.format}")
+            continue
+        trained, tested = EXAMPLES[task.data_set]
+        batches = trained // task.batch_size * (settings.last_epoch + settings.init_epochs)
+        images = tested * (settings.last_epoch + 1)
+        hours += batches * row["ms_per_batch"]["median"] / 3.6e6
+        hours += images * row["ms_per_test_image"]["median"] / 3.6e6
+    return hours, sorted(unknown)
 
 
-def announce(item, settings, small, jobs):
+def announce(item: str, small: bool, jobs: list[Job]) -> None:
     """What is going to be done, and what it will cost."""
-    from model import TASKS as SCHEDULES
-
-    epochs = [s.epochs or SCHEDULES[s.task].epochs for s in settings]
-    print(f"{item}: {len(settings)} runs, {len(settings) - jobs} of them finished already")
+    runs = [job.settings for job in jobs]
+    finished = sum(job.status == "finished" for job in jobs)
+    print(f"{item}: {len(runs)} runs, {finished} of them finished already")
     if small:
-        shrunk = {s.task: s.epochs for s in settings}
+        shrunk = {settings.task: settings.last_epoch for settings in runs}
+        epochs = [f"{n} epochs of {t} instead of {TASKS[t].epochs}" for t, n in shrunk.items()]
+        fewer = "" if item == "table" else ", and fewer points"
         print(
-            "small scale: "
-            + ", ".join(
-                f"{n} epochs of {task} instead of {SCHEDULES[task].epochs}"
-                for task, n in shrunk.items()
-            )
-            + ("" if item == "table" else ", and fewer points")
-            + "; the networks and formats are the published ones"
+            f"small scale: {', '.join(epochs)}{fewer}; the networks and formats are the published "
+            "ones"
         )
-    hours = cost(settings, epochs)
+    hours, unknown = cost(runs)
+    time = f"{hours:.0f} hours" if hours > 3 else f"{60 * hours:.0f} minutes"
+    but = f", but for {', '.join(unknown)}, which it does not have" if unknown else ""
     print(
-        f"all of them take about {f'{hours:.0f} hours' if hours > 3 else f'{60 * hours:.0f} minutes'} on two CPU cores "
-        "(results/benchmark.json)",
-        flush=True,
+        f"all of them take about {time} on two CPU cores (results/benchmark.json){but}", flush=True
     )
 
 
-def main(arguments=None):
-    parser = Parser(
-        prog="python -m utilities.reproduce",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("item", choices=("table", *POINTS), help="what to reproduce")
+def show(item: str, jobs: list[Job], out: Path, sample: bool) -> None:
+    """Print the table, or draw the figure, that has been trained."""
+    folders = [job.run.folder for job in jobs if job.record]
+    if item == "table":
+        rows, _ = table(collect(folders, sample)[0])
+        print(aligned(rows), end="")
+    else:
+        paths, remarks = paper_figures.draw(folders, out, sample, [item])
+        print("\n".join([*map(str, paths), *remarks]))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser("python -m utilities.reproduce", __doc__)
+    items = ("table", *paper_figures.FIGURES)
+    parser.add_argument("item", choices=items, help="what to reproduce")
     parser.add_argument(
         "--task", choices=TASKS, help="for this task only (default: table all, figures PI_MNIST)"
     )
@@ -138,30 +168,23 @@ def main(arguments=None):
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be trained, and what it would cost"
     )
-    sweep.add_options(parser)
+    add_options(parser)
     a = parser.parse_args(arguments)
     small = a.scale == "small"
     settings = wanted(a.item, a.task, small, a.seeds)
+    options = Options(a.out, a.data, a.sample)
     try:
-        planned = sweep.Sweep(settings, sweep.Options(a.out, a.data, a.sample))
-        planned.check()
-        announce(a.item, settings, small, sum(job.status != "finished" for job in planned.jobs))
-    except (RunError, OSError) as error:
+        jobs = plan(settings, options)
+        announce(a.item, small, jobs)
+    except (ProgramError, OSError) as error:
         parser.error(error)
     if a.dry_run:
-        for job in planned.jobs:
-            print(f"{job.status:<9} python {' '.join(planned.options.command(job.settings))}")
+        for job in jobs:
+            print(f"{job.status:<9} python {' '.join(options.command(job.settings))}")
         return 0
-    status, done = sweep.execute("reproduce", settings, a)
-    folders = [job.folder for job in done.jobs if job.record]
-    if status >= 128 or not folders:
-        return status
-    if a.item == "table":
-        rows, missing = results.table(results.collect(folders, a.sample)[0])
-        print(results.terminal(rows), end="")
-    else:
-        paths, remarks = figures.paper(folders, a.out, a.sample, [a.item])
-        print("\n".join([*map(str, paths), *remarks]))
+    status, jobs = execute("reproduce", settings, a)
+    if status < 128 and any(job.record for job in jobs):
+        show(a.item, jobs, a.out, a.sample)
     return status
 
 

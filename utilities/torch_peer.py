@@ -1,263 +1,256 @@
-"""The same training step in PyTorch, for `utilities.benchmark --peer`: what one would write there today.
+"""The same training step in PyTorch, for `utilities.benchmark --peer`: what one would write there.
 
     python -m utilities.torch_peer TASK FORMAT --variant eager|compile|qpytorch
 
-Autograd with straight-through quantizers, and for DFXP the overflow statistics and ranges of the ten signals of every layer.
-Random data of the real shapes. Convolutions use the faster of the two memory layouts. PyTorch's gradient of ties differs from
-the published one, so this is for speed only. It needs torch, `qpytorch` also qtorch, ninja and a C++ compiler; nothing
-of this project. On stdin a line "N" asks for N batches; the answer is a JSON list of their milliseconds.
+Autograd with straight-through quantizers, and for DFXP the overflow statistics and ranges of the
+ten signals of every layer. Random data of the real shapes. Convolutions use the faster of the two
+memory layouts. PyTorch's gradient of ties differs from the published one, so this is for speed
+only. It needs torch, `qpytorch` also qtorch, ninja and a C++ compiler; of this project only the
+settings. On stdin a line "N" asks for N batches; the answer is a JSON list of their milliseconds.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-# (maps or units, pieces, filter side, padding, pooling window, probability to keep an input), then (units, pieces, p).
-NETWORKS = {
-    "PI_MNIST": ((784,), 100, [], [(240, 5, 0.8), (240, 5, 0.5), (10, 1, 0.5)]),
-    "MNIST": (
-        (1, 28, 28),
-        128,
-        [(48, 2, 8, 0, 4, 0.8), (48, 2, 8, 3, 4, 0.5), (24, 4, 5, 3, 2, 0.5)],
-        [(10, 1, 0.5)],
-    ),
-    "CIFAR10": (
-        (3, 32, 32),
-        128,
-        [(64, 2, 5, 2, 3, 0.8), (128, 2, 5, 2, 3, 0.5), (128, 2, 5, 2, 3, 0.5)],
-        [(400, 5, 0.5), (10, 1, 0.5)],
-    ),
-}
-NETWORKS["SVHN"] = NETWORKS["CIFAR10"]
-SIGNALS = ("z", "dEdz", "y", "dEdy", "w", "b", "dEdw", "dEdb", "update_w", "update_b")
+from settings import Settings
+from tasks import TASKS
+from utilities.torch_parts import NETWORKS, SIGNALS, Store, fixed_point, overflow, qpytorch, weights
 
+STORED = (
+    "z",
+    "y",
+    "w",
+    "b",
+    "u",
+)  # what has a slot; u: z once more, after the bias of a convolution
+LR = 0.05
+M = 0.5
+MAX_NORM = 1.9365
 
-def fixed_point(x, bits, noib):
-    """x on the grid of `bits` bits and a range (a tensor): what each signal is rounded to."""
-    top = 2.0**bits - 1
-    scale = torch.exp2(bits - noib)
-    return torch.clamp(torch.round(x * scale), -top, top) / scale
+Rates = dict[tuple[int, str], Tensor]  # (2,) by layer and signal
 
 
-def qpytorch(x, bits, noib):
-    from qtorch.quant import fixed_point_quantize
+class Pass(NamedTuple):
+    """What the forward pass of a batch has at hand, and the overflow rates that it collects."""
 
-    return fixed_point_quantize(
-        x.contiguous(), wl=bits + 1, fl=bits - int(noib), symmetric=True, rounding="nearest"
-    )
-
-
-def overflow(v, bits, noib):
-    """Rates at or beyond the end of the grid, at the range and at one integer bit less: (2,)."""
-    v, top = v.detach().abs(), (2.0**bits - 1) * torch.exp2(noib - bits)
-    return torch.stack([(v >= top).float().mean(), (v >= top / 2).float().mean()])
-
-
-class Store(torch.autograd.Function):
-    """Quantize a value on the way forward and its gradient on the way back.
-
-    The gradient of `slot` (2,) carries the overflow rates of the quantized gradient out of the backward pass.
-    """
-
-    @staticmethod
-    def forward(ctx, x, slot, forward_quantizer, backward_quantizer, statistics):
-        ctx.quantizer, ctx.statistics = backward_quantizer, statistics
-        return forward_quantizer(x)
-
-    @staticmethod
-    def backward(ctx, g):
-        g = ctx.quantizer(g)
-        return g, ctx.statistics(g), None, None, None
+    parameters: list[Tensor]
+    slots: list[dict[str, Tensor]]
+    ranges: Tensor
+    rates: Rates
 
 
 class Peer:
     """Parameters, momentum, ranges, and one training step over them."""
 
-    def __init__(self, task, number_format, variant, channels_last, prop_bits=9, up_bits=11):
-        shape, self.batch, self.convs, self.dense = NETWORKS[task]
-        self.format, self.prop, self.up = number_format, prop_bits, up_bits
+    def __init__(self, task: str, number_format: str, variant: str, channels_last: bool) -> None:
+        shape, self.convs, self.dense = NETWORKS[task]
+        numbers = Settings.published(task, "DFXP")
+        self.batch = TASKS[task].batch_size
+        self.format = number_format
+        self.prop = numbers.prop_bits
+        self.up = numbers.up_bits
+        self.every = numbers.range_update_frequency
+        self.max_overflow = numbers.max_overflow
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.quantizer = qpytorch if variant == "qpytorch" else fixed_point
         torch.manual_seed(0)
-        W, width = [], shape[0]
-        side = shape[-1]
-        for maps, pieces, k, pad, pool, _ in self.convs:
-            W.append(
-                (torch.rand(maps * pieces, width, k, k) - 0.5)
-                .mul_(0.1)
-                .to(memory_format=self.layout)
-            )
-            width, side = maps, -(-(side + 2 * pad - k + 1 - pool) // 2) + 1
-        width *= side**2 if self.convs else 1
-        for units, pieces, _ in self.dense:
-            W.append((torch.rand(width, units * pieces) - 0.5).mul_(0.1))
-            width = units
+        W = weights(task, self.layout)
         b = [torch.zeros(w.shape[0] if w.dim() == 4 else w.shape[1]) for w in W]
         self.parameters = [p.to(self.device) for p in W + b]
         self.momentum = [torch.zeros_like(p) for p in self.parameters]
         self.layers = len(W)
-        self.ranges = torch.full((self.layers, len(SIGNALS)), 5.0, device=self.device)
+        initial = float(numbers.initial_range)
+        self.ranges = torch.full((self.layers, len(SIGNALS)), initial, device=self.device)
         self.rates = torch.zeros(self.layers, len(SIGNALS), 2, device=self.device)
         x = torch.rand(self.batch, *shape, device=self.device)
         self.x = x.to(memory_format=self.layout) if self.convs else x
         self.t = F.one_hot(torch.randint(0, 10, (self.batch,)), 10).float().to(self.device)
         self.batches = 0
-        self.forward, self.finish = self._forward, self._finish
+        self.forward: Callable = self._forward
+        self.finish: Callable = self._finish
         if variant == "compile":
-            self.forward, self.finish = torch.compile(self._forward), torch.compile(self._finish)
+            self.forward = torch.compile(self._forward)
+            self.finish = torch.compile(self._finish)
 
-    def quantize(self, x, ranges, layer, signal, bits=None):
+    # The forward pass.
+
+    def quantize(
+        self, x: Tensor, ranges: Tensor, layer: int, signal: str, bits: int | None = None
+    ) -> Tensor:
         if self.format == "FLP":
             return x
-        return self.quantizer(
-            x, self.prop if bits is None else bits, ranges[layer, SIGNALS.index(signal)]
-        )
+        noib = ranges[layer, SIGNALS.index(signal)]
+        return self.quantizer(x, self.prop if bits is None else bits, noib)
 
-    def statistics(self, v, ranges, layer, signal, bits=None):
+    def statistics(
+        self, v: Tensor, ranges: Tensor, layer: int, signal: str, bits: int | None = None
+    ) -> Tensor:
         if self.format != "DFXP":
             return torch.zeros(2, device=self.device)
-        return overflow(
-            v, self.prop if bits is None else bits, ranges[layer, SIGNALS.index(signal)]
+        noib = ranges[layer, SIGNALS.index(signal)]
+        return overflow(v, self.prop if bits is None else bits, noib)
+
+    def _apply(self, at: Pass, v: Tensor, layer: int, signal: str) -> Tensor:
+        """A value, and on the way back its gradient, as they are stored."""
+        gradient = f"dEd{signal}"
+        return Store.apply(
+            v,
+            at.slots[layer][signal],
+            lambda a: self.quantize(a, at.ranges, layer, signal),
+            lambda a: self.quantize(a, at.ranges, layer, gradient),
+            lambda a: self.statistics(a, at.ranges, layer, gradient),
         )
 
-    def _forward(self, parameters, slots, ranges, x, t):
-        """The loss, and the overflow rates of what passed forward."""
-        rates = {}
+    def _biased(self, at: Pass, z: Tensor, layer: int) -> Tensor:
+        """z of a convolution once more, after the bias: its overflow is not counted again."""
+        if self.format == "FLP":
+            return z
+        return Store.apply(
+            z,
+            at.slots[layer]["u"],
+            lambda a: self.quantize(a, at.ranges, layer, "z"),
+            lambda a: self.quantize(a, at.ranges, layer, "dEdz"),
+            lambda a: a.new_zeros(2),
+        )
 
-        def store(v, layer, signal):
-            if self.format == "FLP":
-                return v
-            gradient = f"dEd{signal}"
-            v = Store.apply(
-                v,
-                slots[layer][signal],
-                lambda a: self.quantize(a, ranges, layer, signal),
-                lambda a: self.quantize(a, ranges, layer, gradient),
-                lambda a: self.statistics(a, ranges, layer, gradient),
-            )
-            rates[layer, signal] = self.statistics(v, ranges, layer, signal)
+    def _store(self, at: Pass, v: Tensor, layer: int, signal: str) -> Tensor:
+        """A propagated value."""
+        if self.format == "FLP":
             return v
+        v = self._apply(at, v, layer, signal)
+        at.rates[layer, signal] = self.statistics(v, at.ranges, layer, signal)
+        return v
 
-        def parameter(k, layer, signal):
-            v = parameters[k]
-            if self.format == "FLP":
-                return v
-            rates[layer, signal] = self.statistics(v, ranges, layer, signal, self.up)
-            return Store.apply(
-                v,
-                slots[layer][signal],
-                lambda a: self.quantize(a, ranges, layer, signal),
-                lambda a: self.quantize(a, ranges, layer, f"dEd{signal}"),
-                lambda a: self.statistics(a, ranges, layer, f"dEd{signal}"),
-            )
+    def _parameter(self, at: Pass, layer: int, signal: str) -> Tensor:
+        """Weights or biases."""
+        v = at.parameters[layer if signal == "w" else self.layers + layer]
+        if self.format == "FLP":
+            return v
+        at.rates[layer, signal] = self.statistics(v, at.ranges, layer, signal, self.up)
+        return self._apply(at, v, layer, signal)
 
-        h, layer = x, 0
-        for _, pieces, _, pad, pool, p in self.convs:
+    def _convolution(self, at: Pass, h: Tensor, layer: int) -> Tensor:
+        _, pieces, _, pad, pool, p = self.convs[layer]
+        h = h * (torch.rand_like(h) < p)
+        z = self._store(at, F.conv2d(h, self._parameter(at, layer, "w"), padding=pad), layer, "z")
+        b = self._parameter(at, layer, "b")
+        z = F.max_pool2d(z, pool, 2, ceil_mode=True) + b[:, None, None]
+        z = self._biased(at, z, layer)
+        return self._store(at, z.unflatten(1, (-1, pieces)).amax(2), layer, "y")
+
+    def _forward(
+        self,
+        parameters: list[Tensor],
+        slots: list[dict[str, Tensor]],
+        ranges: Tensor,
+        x: Tensor,
+        t: Tensor,
+    ) -> tuple[Tensor, Rates]:
+        """The loss, and the overflow rates of what passed forward."""
+        at = Pass(parameters, slots, ranges, {})
+        h = x
+        for layer in range(len(self.convs)):
+            h = self._convolution(at, h, layer)
+        h = z = h.flatten(1)
+        for layer, (units, pieces, p) in enumerate(self.dense, len(self.convs)):
             h = h * (torch.rand_like(h) < p)
-            z = store(F.conv2d(h, parameter(layer, layer, "w"), padding=pad), layer, "z")
-            b = parameter(self.layers + layer, layer, "b")
-            z = F.max_pool2d(z, pool, 2, ceil_mode=True) + b[:, None, None]
-            if self.format != "FLP":
-                z = Store.apply(
-                    z,
-                    slots[layer]["u"],
-                    lambda a, i=layer: self.quantize(a, ranges, i, "z"),
-                    lambda a, i=layer: self.quantize(a, ranges, i, "dEdz"),
-                    lambda a: a.new_zeros(2),
-                )
-            h = store(z.unflatten(1, (-1, pieces)).amax(2), layer, "y")
-            layer += 1
-        h = h.flatten(1)
-        for units, pieces, p in self.dense:
-            h = h * (torch.rand_like(h) < p)
-            z = store(
-                h @ parameter(layer, layer, "w") + parameter(self.layers + layer, layer, "b"),
-                layer,
-                "z",
-            )
+            z = h @ self._parameter(at, layer, "w") + self._parameter(at, layer, "b")
+            z = self._store(at, z, layer, "z")
             if layer < self.layers - 1:
-                h = store(z.view(-1, units, pieces).amax(2), layer, "y")
-            layer += 1
+                h = self._store(at, z.view(-1, units, pieces).amax(2), layer, "y")
+        last = self.layers - 1
         if self.format == "DFXP":
-            rates[layer - 1, "y"] = self.statistics(z.softmax(1), ranges, layer - 1, "y")
-        return F.cross_entropy(z, t, reduction="sum") / 10, rates
+            at.rates[last, "y"] = self.statistics(z.softmax(1), ranges, last, "y")
+        return F.cross_entropy(z, t, reduction="sum") / 10, at.rates
 
-    def _finish(self, parameters, momentum, gradients, ranges, total, rates, due):
+    # Updates.
+
+    def _finish(
+        self,
+        parameters: list[Tensor],
+        momentum: list[Tensor],
+        gradients: list[Tensor],
+        ranges: Tensor,
+        total: Tensor,
+        rates: Rates,
+        due: bool,
+    ) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
         """New parameters, momentum, ranges and rates."""
-        new, n = ([], []), self.layers
+        moved = []
+        moving = []
         rates = dict(rates)
         for k, (p, v, g) in enumerate(zip(parameters, momentum, gradients, strict=True)):
-            layer, name = k % n, "wb"[k // n]
+            layer = k % self.layers
+            name = "wb"[k // self.layers]
+            update = f"update_{name}"
             if self.format == "DFXP":
-                rates[layer, f"update_{name}"] = self.statistics(v, ranges, layer, f"update_{name}")
-            v = self.quantize(0.5 * v - 0.05 * g, ranges, layer, f"update_{name}")
+                rates[layer, update] = self.statistics(v, ranges, layer, update)
+            v = self.quantize(M * v - LR * g, ranges, layer, update)
             p = self.quantize(p + v, ranges, layer, name, self.up)
             if name == "w":
                 norm = p.square().sum(0).sqrt()
-                p = self.quantize(
-                    p * (norm.clamp(0, 1.9365) / (1e-7 + norm)), ranges, layer, name, self.up
-                )
-            new[0].append(p)
-            new[1].append(v)
+                p = p * (norm.clamp(0, MAX_NORM) / (1e-7 + norm))
+                p = self.quantize(p, ranges, layer, name, self.up)
+            moved.append(p)
+            moving.append(v)
         if self.format == "DFXP":
-            zero = torch.zeros(2, device=self.device)
-            total = total + torch.stack(
-                [torch.stack([rates.get((i, s), zero) for s in SIGNALS]) for i in range(n)]
-            )
-            if due:
-                mean = total / 100
-                grow, stay = mean[..., 0] > 1e-4, mean[..., 1] > 1e-4
-                ranges, total = (
-                    ranges + torch.where(grow, 1.0, torch.where(stay, 0.0, -1.0)),
-                    torch.zeros_like(total),
-                )
-        return *new, ranges, total
+            ranges, total = self._follow(ranges, total, rates, due)
+        return moved, moving, ranges, total
 
-    def step(self):
+    def _follow(
+        self, ranges: Tensor, total: Tensor, rates: Rates, due: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Ranges and sums of overflow rates after a batch."""
+        zero = torch.zeros(2, device=self.device)
+        rows = [
+            torch.stack([rates.get((layer, signal), zero) for signal in SIGNALS])
+            for layer in range(self.layers)
+        ]
+        total = total + torch.stack(rows)
+        if not due:
+            return ranges, total
+        mean = total / self.every
+        grow = mean[..., 0] > self.max_overflow
+        stay = mean[..., 1] > self.max_overflow
+        step = torch.where(grow, 1.0, torch.where(stay, 0.0, -1.0))
+        return ranges + step, torch.zeros_like(total)
+
+    def step(self) -> None:
+        """Train on the batch."""
         parameters = [p.detach().requires_grad_() for p in self.parameters]
         slots = [
-            {
-                s: torch.zeros(2, device=self.device, requires_grad=True)
-                for s in ("z", "y", "w", "b", "u")
-            }
+            {s: torch.zeros(2, device=self.device, requires_grad=True) for s in STORED}
             for _ in range(self.layers)
         ]
         loss, rates = self.forward(parameters, slots, self.ranges, self.x, self.t)
-        wanted = [
-            (i, s)
-            for i in range(self.layers)
-            for s in ("z", "y", "w", "b")
-            if s != "y" or i < self.layers - 1
-        ]
+        counted = [(i, s) for i in range(self.layers) for s in ("z", "y", "w", "b")]
+        counted.remove((self.layers - 1, "y"))  # no maxout there
         if self.format == "FLP":
-            wanted = []
-        gradients = torch.autograd.grad(
-            loss, parameters + [slots[i][s] for i, s in wanted], allow_unused=True
-        )
+            counted = []
+        wanted = parameters + [slots[i][s] for i, s in counted]
+        gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+        own = gradients[: len(parameters)]
         rates = {key: v.detach() for key, v in rates.items()}
-        rates |= {
-            (i, f"dEd{s}"): v
-            for (i, s), v in zip(wanted, gradients[len(parameters) :], strict=True)
-            if v is not None
-        }
+        for (i, s), v in zip(counted, gradients[len(parameters) :], strict=True):
+            if v is not None:
+                rates[i, f"dEd{s}"] = v
         self.batches += 1
+        due = self.batches % self.every == 0
         with torch.no_grad():
             self.parameters, self.momentum, self.ranges, self.rates = self.finish(
-                self.parameters,
-                self.momentum,
-                gradients[: len(parameters)],
-                self.ranges,
-                self.rates,
-                rates,
-                self.batches % 100 == 0,
+                self.parameters, self.momentum, own, self.ranges, self.rates, rates, due
             )
 
-    def measure(self, batches):
+    def measure(self, batches: int) -> list[float]:
         """Milliseconds of each of so many batches."""
         times = []
         for _ in range(batches):
@@ -269,17 +262,17 @@ class Peer:
         return times
 
 
-def fastest(task, number_format, variant):
+def fastest(task: str, number_format: str, variant: str) -> Peer:
     """A warm peer in the memory layout that is faster for it."""
-    peers = []
-    for channels_last in (False, True)[: 2 if NETWORKS[task][2] else 1]:
+    peers: list[tuple[float, int, Peer]] = []
+    for channels_last in (False, True) if NETWORKS[task][1] else (False,):
         peer = Peer(task, number_format, variant, channels_last)
         peer.measure(3)
         peers.append((min(peer.measure(3)), len(peers), peer))
     return min(peers)[-1]
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

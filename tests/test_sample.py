@@ -1,4 +1,4 @@
-"""utilities/sample_data.py: the sample is reproducible, learnable, in the official formats."""
+"""datasets/sample.py, digits.py: a sample reproducible, learnable, in official formats."""
 
 import gzip
 import hashlib
@@ -11,68 +11,59 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_files import contents, read_cifar10
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets import load_mnist, read_cifar10_pickles, read_svhn_mat
+from datasets import mnist
+from datasets import sample as samples
+from datasets.digits import draw, grey
+from datasets.mat import read_mat
+from datasets.sample import ensure_sample, gz_bytes, idx_bytes, pickle_bytes
+from errors import DataError
 from utilities import sample_data
-from utilities.sample_data import draw, ensure_sample, gz_bytes, idx_bytes, pickle_bytes
 
 FOLDERS = {"mnist": "mnist", "cifar10": "cifar10/cifar-10-batches-py", "svhn": "SVHN/format2"}
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sample")
-    ensure_sample(folder)
-    return folder
-
-
-def contents(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def test_manifests(sample):
+def test_manifests(generated):
     for folder in FOLDERS.values():
-        manifest = json.loads((sample / folder / "manifest.json").read_text())
+        manifest = json.loads((generated / folder / "manifest.json").read_text())
         assert manifest["sample"] is True and manifest["seed"] == 0 and manifest["generator"] >= 1
-        files = [path for path in (sample / folder).iterdir() if path.name != "manifest.json"]
+        files = [path for path in (generated / folder).iterdir() if path.name != "manifest.json"]
         assert files
         for path in files:
             assert manifest["files"][path.name] == hashlib.md5(path.read_bytes()).hexdigest()
     assert manifest["valid_per_class"] == {
         "train": 10,
         "extra": 5,
-    }  # of SVHN, in SPEC section 12's 400 : 200
+    }  # of SVHN, in the paper's 400 : 200
     assert manifest["split"] == {"train": 1050, "valid": 150, "test": 200}
-    assert not list(sample.rglob(".*"))
+    assert not list(generated.rglob(".*"))
 
 
-def test_same_seed_same_files_and_another_seed_others(sample, tmp_path):
+def test_same_seed_same_files_and_another_seed_others(generated, tmp_path):
     ensure_sample(tmp_path / "again", ["mnist", "svhn"], seed=0)
     again = contents(tmp_path / "again")
-    assert len(again) == 9 and again == {name: contents(sample)[name] for name in again}
+    assert len(again) == 9 and again == {name: contents(generated)[name] for name in again}
     ensure_sample(tmp_path / "other", ["mnist"], seed=1)
     other = contents(tmp_path / "other")
     assert all(other[name] != again[name] for name in other)
 
 
-def test_content_does_not_depend_on_versions(sample):
-    data = load_mnist(sample, sample=True)
+def test_content_does_not_depend_on_versions(generated):
+    data = mnist.load(generated, sample=True)
     assert data.train.y[:10].argmax(1).tolist() == LABELS
-    # not the exact bytes: another machine's sine may differ in its last bit and so move a pixel by one
+    # not the exact bytes: another machine's sine may differ in its last bit and so move a
+    # pixel by one
     assert float(data.train.x.sum(dtype=np.float64)) == pytest.approx(INK, rel=1e-5)
 
 
 LABELS, INK = [2, 4, 2, 0, 7, 8, 0, 8, 5, 2], 181203.59563866258  # of GENERATOR 1, seed 0
 
 
-def test_digits_can_be_learned_but_not_trivially(sample):
-    data = load_mnist(sample, sample=True)
+def test_digits_can_be_learned_but_not_trivially(generated):
+    data = mnist.load(generated, sample=True)
     x, y, test = data.train.x, data.train.y, data.test
     nearest = ((x**2).sum(1) - 2 * test.x @ x.T).argmin(1)
     assert 0 < (y[nearest].argmax(1) != test.y.argmax(1)).mean() < 0.06
@@ -80,19 +71,19 @@ def test_digits_can_be_learned_but_not_trivially(sample):
     assert 0.05 < ((test.x @ linear).argmax(1) != test.y.argmax(1)).mean() < 0.35
 
 
-def test_every_part_has_every_digit_and_no_two_images_are_equal(sample):
-    data = load_mnist(sample, sample=True)
+def test_every_part_has_every_digit_and_no_two_images_are_equal(generated):
+    data = mnist.load(generated, sample=True)
     for part in (data.train, data.valid, data.test):
         assert part.y.sum(0).min() > 0.08 * len(part)
-    x, _, test_x, _, _ = read_cifar10_pickles(sample, sample=True)
-    svhn = [read_svhn_mat(path)[0] for path in (sample / FOLDERS["svhn"]).glob("*.mat")]
+    x, _, test_x, _, _ = read_cifar10(generated, sample=True)
+    svhn = [read_mat(path)[0] for path in (generated / FOLDERS["svhn"]).glob("*.mat")]
     grey = [part.x for part in (data.train, data.valid, data.test)]
     for images in (np.concatenate(grey), np.concatenate([x, test_x, *svhn])):
         assert len(np.unique(images, axis=0)) == len(images)
 
 
-def test_digit_zero_is_label_10_in_svhn(sample):
-    x, labels = read_svhn_mat(sample / FOLDERS["svhn"] / "train_32x32.mat")
+def test_digit_zero_is_label_10_in_svhn(generated):
+    x, labels = read_mat(generated / FOLDERS["svhn"] / "train_32x32.mat")
     grey = x.reshape(-1, 3, 32, 32).mean(1)
     zeros, eights = grey[labels == 10], grey[labels == 8]
     middle = [images[:, 14:18, 14:18].mean() - images.mean() for images in (zeros, eights)]
@@ -140,16 +131,19 @@ def test_pickle_bytes_has_only_the_names_of_the_official_batches():
         assert pickle.loads(text, encoding="bytes")[b"data"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-# --------------------------------------------------------------------------------------- what is there
+@pytest.fixture
+def quick(monkeypatch):
+    """A sample of MNIST with few images: where it is made does not depend on how many."""
+    monkeypatch.setattr(samples, "grey", lambda n, rng: grey(20, rng))
 
 
-def test_existing_sample_is_left_as_it_is(tmp_path):
+def test_existing_sample_is_left_as_it_is(quick, tmp_path):
     ensure_sample(tmp_path, ["mnist"], seed=7)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     ensure_sample(tmp_path, ["mnist"])  # without a seed any will do
     ensure_sample(tmp_path, ["mnist"], seed=7)
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    with pytest.raises(ValueError, match="has the sample of seed 7"):
+    with pytest.raises(DataError, match="has the sample of seed 7"):
         ensure_sample(tmp_path, ["mnist"], seed=8)
 
 
@@ -159,20 +153,20 @@ def test_existing_sample_is_left_as_it_is(tmp_path):
 def test_other_files_are_never_touched(tmp_path, name):
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / name).write_text("mine")
-    with pytest.raises(ValueError, match="other files") as error:
+    with pytest.raises(DataError, match="other files") as error:
         ensure_sample(tmp_path)
     assert len(str(error.value).splitlines()) == 1
     assert contents(tmp_path) == {f"mnist/{name}": b"mine"}  # nor was any other set made
 
 
-def test_incomplete_sample_is_named(tmp_path):
+def test_incomplete_sample_is_named(quick, tmp_path):
     ensure_sample(tmp_path, ["mnist"])
     (tmp_path / "mnist" / "train-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(ValueError, match="lacks train-labels"):
+    with pytest.raises(DataError, match="lacks train-labels"):
         ensure_sample(tmp_path, ["mnist"])
 
 
-def test_empty_folder_is_filled(tmp_path):
+def test_empty_folder_is_filled(quick, tmp_path):
     (tmp_path / "mnist").mkdir()
     ensure_sample(tmp_path, ["mnist"])
     assert len(contents(tmp_path)) == 5
@@ -188,27 +182,24 @@ def test_failure_leaves_nothing(tmp_path, monkeypatch):
     assert contents(tmp_path) == {} and not list((tmp_path / "SVHN").iterdir())
 
 
-def test_somebody_else_being_faster_is_no_error(tmp_path, monkeypatch):
-    make = sample_data.SETS["mnist"][1]
+def test_somebody_else_being_faster_is_no_error(quick, tmp_path, monkeypatch):
+    make = samples.SETS["mnist"][1]
 
     def slow(rng):
-        monkeypatch.setitem(sample_data.SETS, "mnist", ("mnist", make))
+        monkeypatch.setitem(samples.SETS, "mnist", (Path("mnist"), make))
         ensure_sample(tmp_path, ["mnist"])  # the other process
         return make(rng)
 
-    monkeypatch.setitem(sample_data.SETS, "mnist", ("mnist", slow))
+    monkeypatch.setitem(samples.SETS, "mnist", (Path("mnist"), slow))
     ensure_sample(tmp_path, ["mnist"])
     assert len(contents(tmp_path)) == 5
 
 
-@pytest.mark.parametrize("arguments", [{"seed": -1}, {"seed": 2**32}, {"tasks": ["MNIST"]}])
+@pytest.mark.parametrize("arguments", [{"seed": -1}, {"seed": 2**32}, {"data_sets": ["MNIST"]}])
 def test_bad_arguments(tmp_path, arguments):
-    with pytest.raises(ValueError, match=r"seed|no sample"):
+    with pytest.raises(DataError, match=r"seed|no sample"):
         ensure_sample(tmp_path, **arguments)
     assert not list(tmp_path.iterdir())
-
-
-# ---------------------------------------------------------------------------------------- command line
 
 
 def program(*arguments):
@@ -221,10 +212,10 @@ def program(*arguments):
     )
 
 
-def test_program(tmp_path, sample):
+def test_program(tmp_path, generated):
     done = program(tmp_path / "new")
     assert done.returncode == 0 and str(tmp_path / "new") in done.stdout and done.stderr == ""
-    assert contents(tmp_path / "new") == contents(sample)  # in another process, too
+    assert contents(tmp_path / "new") == contents(generated)  # in another process, too
     again = program(tmp_path / "new", "--seed", 3)
     assert (
         again.returncode == 2 and len(again.stderr.splitlines()) == 1 and "seed 0" in again.stderr

@@ -1,0 +1,67 @@
+"""The data sets: arrays out of files with known MD5 sums, or a DataError that says why.
+
+Under the data folder (PYLEARN2_DATA_PATH):
+
+    mnist/                        the four idx files, .gz or not
+    cifar10/cifar-10-batches-py/  the official pickles data_batch_1..5 and test_batch;
+                                  preprocessed on first use
+    SVHN/format2/                 {train,test,extra}_32x32.mat, of which python -m
+                                  utilities.svhn_preprocessing makes HDF5 files under
+                                  SVHN_LOCAL_PATH; those are read
+
+Missing official files are downloaded. A generated sample (python -m
+utilities.sample_data) has the same files; it is read only when asked for. A further
+data set needs a module beside these and a line in LOADERS. Source:
+docs/published_program.md, "Data".
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from datasets import cifar10, mnist, svhn
+from datasets.parts import ArrayPart, Dataset, Part
+from datasets.sample import ensure_sample
+from errors import DataError
+
+__all__ = ["LOADERS", "ArrayPart", "Dataset", "Part", "load", "make_sample"]
+
+# Name -> loader(data folder, whether to take the sample).
+LOADERS: dict[str, Callable[[Path, bool], Dataset]] = {
+    "mnist": mnist.load,
+    "cifar10": cifar10.load,
+    "svhn": svhn.load,
+}
+
+
+def load(data_set: str, folder: Path, sample: bool = False) -> Dataset:
+    """The data set of that name in LOADERS, from a data folder.
+
+    Parameters
+    ----------
+    sample
+        Take the generated sample there instead, which is made on first use.
+
+    Raises
+    ------
+    DataError
+        It cannot be had, or is not what it should be.
+    """
+    if data_set not in LOADERS:
+        raise DataError(f"the data set {data_set!r} is none of {', '.join(LOADERS)}")
+    if sample:
+        make_sample(data_set, folder)
+    return LOADERS[data_set](folder, sample)
+
+
+def make_sample(data_set: str, folder: Path) -> None:
+    """Make the generated sample of a data set, unless it is there.
+
+    Raises
+    ------
+    DataError
+        Something else is there, or the folder cannot be written.
+    """
+    try:
+        ensure_sample(folder, [data_set])
+    except (DataError, OSError) as error:
+        raise DataError(f"no sample: {error}") from None

@@ -1,0 +1,113 @@
+"""Arrays that are expensive to make: files in a folder that is whole or not there."""
+
+import json
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from datasets.parts import Floats
+from errors import FileError
+from files import write_atomically
+
+
+@dataclass(frozen=True)
+class ArrayCache:
+    """Float32 arrays in folder/preprocessed-KEY: a .npy file of each, and their sums.
+
+    Parameters
+    ----------
+    folder
+        Where the caches of all keys are.
+    key
+        Changes with whatever the arrays are made from.
+    shapes
+        Name -> shape of the array.
+    """
+
+    folder: Path
+    key: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"preprocessed-{self.key}"
+
+    @property
+    def lock(self) -> Path:
+        """The file to be locked by whoever writes."""
+        return self.folder / ".preprocessed.lock"
+
+    def read(self) -> list[Floats]:
+        """Maps of the files, in the order of `shapes`.
+
+        Raises
+        ------
+        FileError
+            They are damaged, or not there.
+        """
+        try:
+            sums = json.loads((self.path / "sums.json").read_bytes())
+            return [self._read_one(name, sums[name]) for name in self.shapes]
+        except FileError:
+            raise
+        except Exception as error:  # np.load raises nearly anything on a damaged header
+            raise FileError(f"{self.path} is damaged ({type(error).__name__})") from error
+
+    def _read_one(self, name: str, sums: Mapping[str, int]) -> Floats:
+        path = self.path / f"{name}.npy"
+        x = np.load(path, mmap_mode="r", allow_pickle=False)
+        # the check sum reads the file once, as training is about to anyway
+        if (
+            path.stat().st_size != sums["bytes"]
+            or x.shape != self.shapes[name]
+            or x.dtype != np.float32
+            or zlib.crc32(x.data) != sums["crc32"]
+        ):
+            raise FileError(f"{path} is damaged")
+        return x
+
+    def write(self, arrays: list[Floats]) -> None:
+        """Fill a temporary folder beside `path`, which then takes its place."""
+        temporary = self.path.with_name(f".{self.path.name}.partial")
+        old = self.path.with_name(f".{self.path.name}.old")
+        temporary.mkdir()
+        try:
+            sums = {}
+            for name, x in zip(self.shapes, arrays, strict=True):
+                file = temporary / f"{name}.npy"
+                _save(file, x)
+                sums[name] = {"bytes": file.stat().st_size, "crc32": zlib.crc32(x.data)}
+            write_atomically(
+                temporary / "sums.json", lambda file: file.write(json.dumps(sums).encode())
+            )
+            if self.path.exists():
+                self.path.rename(old)
+            temporary.rename(self.path)
+        finally:
+            for folder in (temporary, old):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def stale(self) -> list[Path]:
+        """What there is of other keys."""
+        return [
+            path
+            for path in self.folder.glob("preprocessed-*")
+            if path != self.path and path.is_dir()
+        ]
+
+    def tidy(self) -> None:
+        """Delete what an interrupted process has left."""
+        for left in self.folder.glob(".preprocessed-*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _save(path: Path, x: Floats) -> None:
+    def write(file: IO[bytes]) -> None:
+        np.save(file, x)
+
+    write_atomically(path, write)

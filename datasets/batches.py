@@ -1,0 +1,78 @@
+"""The batches of CIFAR-10: pickles, read without running what they say."""
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.parts import CLASSES, Pixels
+from errors import DataError
+
+
+def parse_batch(path: Path, content: bytes) -> tuple[Pixels, NDArray[np.int64]]:
+    """Images uint8 (n, 3072) and labels (n,) of one batch.
+
+    Parameters
+    ----------
+    path
+        Its name in messages.
+
+    Raises
+    ------
+    DataError
+        It is no such batch.
+    """
+    try:
+        batch = _BatchUnpickler(content).load()
+        x = batch[b"data"].array
+        labels = np.array(batch[b"labels"])
+    except Exception as error:  # a hostile or damaged pickle can raise anything
+        raise DataError(f"{path} is not a CIFAR-10 batch ({error}): replace it") from error
+    if x.ndim != 2 or x.shape[1] != 3072 or labels.shape != x.shape[:1] or labels.dtype.kind != "i":
+        raise DataError(
+            f"{path} has data {x.shape} and labels {labels.dtype} {labels.shape}, not (n, 3072) "
+            "and integers (n,): replace it"
+        )
+    if labels.size and not 0 <= labels.min() <= labels.max() < CLASSES:
+        raise DataError(
+            f"{path} has labels from {labels.min()} to {labels.max()}, not 0..9: replace it"
+        )
+    return x, labels.astype(np.int64)
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """Reads plain objects and uint8 arrays; NumPy's names mean the stand-ins below.
+
+    Nothing else can be looked up, so nothing can be called; and as NumPy itself is not
+    called either, its own names may move (numpy.core became numpy._core).
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="bytes")  # the batches come from Python 2
+
+    def find_class(self, module: str, name: str) -> object:
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return lambda *_: _PickledArray()
+        if (module, name) == ("numpy", "ndarray"):
+            return None  # only ever an argument of _reconstruct
+        if (module, name) == ("numpy", "dtype"):
+            return _PickledDtype
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+class _PickledDtype:
+    def __init__(self, code: bytes | str, *_: object) -> None:
+        self.code = code
+
+    def __setstate__(self, state: object) -> None:
+        pass  # byte order and fields: a byte has none
+
+
+class _PickledArray:
+    def __setstate__(self, state: tuple) -> None:
+        _version, shape, dtype, fortran, data = state
+        if dtype.code not in (b"u1", "u1") or fortran:
+            raise pickle.UnpicklingError("its array is not uint8 in C order")
+        self.array = np.frombuffer(data, np.uint8).reshape(shape)

@@ -1,0 +1,90 @@
+"""The .mat files of SVHN (MATLAB 5): X uint8 (32, 32, 3, n), y (n, 1) of 1..10."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.parts import CLASSES, Pixels
+from datasets.source import unreadable
+from errors import DataError
+from files import file_md5
+
+
+def read_mat(path: Path, md5: str | None = None) -> tuple[Pixels, NDArray[np.int64]]:
+    """One official file.
+
+    Parameters
+    ----------
+    md5
+        The sum that the file must have.
+
+    Returns
+    -------
+    x : uint8 (n, 3072) in (channel, row, column) order
+    labels : int64 (n,), 1..10, where 10 is the digit 0
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged, has another sum, or holds something else.
+    """
+    if not os.path.exists(path):
+        raise DataError(
+            f"SVHN: {path.name} missing: put the official format-2 files into {path.parent}, "
+            "or use --sample for a small generated set"
+        )
+    try:
+        known = md5 is None or file_md5(path) == md5
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not known:
+        raise DataError(
+            f"{path} is truncated, corrupted or another file (its MD5 differs): delete it and get "
+            "the file again"
+        )
+    x, labels = _variables(path)
+    _check(path, x, labels)
+    return _rows(x), labels[:, 0].astype(np.int64)
+
+
+def _variables(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """X and y, whatever they are."""
+    import scipy.io
+
+    try:
+        variables = scipy.io.loadmat(path, variable_names=("X", "y"))
+        return np.asarray(variables["X"]), np.asarray(variables["y"])
+    except Exception as error:  # loadmat raises nearly anything on a damaged file
+        raise DataError(
+            f"{path} is truncated, corrupted or no MATLAB 5 file with X and y "
+            f"({type(error).__name__}): replace it by the official file"
+        ) from error
+
+
+def _check(path: Path, x: NDArray[Any], labels: NDArray[Any]) -> None:
+    """DataError unless X and y are images and labels."""
+    if (
+        x.ndim != 4
+        or x.shape[:3] != (32, 32, 3)
+        or x.dtype != np.uint8
+        or labels.shape != (x.shape[3], 1)
+    ):
+        raise DataError(
+            f"{path} has X {x.dtype} {x.shape} and y {labels.shape}, not uint8 (32, 32, 3, n) "
+            "and (n, 1): replace it by the official file"
+        )
+    if labels.dtype.kind not in "iuf" or not np.isin(labels, np.arange(1, CLASSES + 1)).all():
+        raise DataError(f"{path} has labels other than 1..10: replace it by the official file")
+
+
+def _rows(x: Pixels) -> Pixels:
+    """X in rows; no second copy of it is made."""
+    # (n, channel, column, row): MATLAB's order, so that nothing is copied
+    images = np.require(x.T, requirements=("C", "W"))
+    for start in range(0, len(images), 5000):
+        some = slice(start, start + 5000)
+        images[some] = images[some].swapaxes(2, 3).copy()
+    return images.reshape(-1, 3072)

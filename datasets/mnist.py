@@ -1,0 +1,184 @@
+"""MNIST: four idx files, .gz or not, in data folder/mnist.
+
+Features are pixel/255 in float32, in file order; the last rows of the training files
+are valid. A further data set in files of the same form and names needs a Source of its
+own and calls `read`. Source: docs/published_program.md, "Data".
+"""
+
+import gzip
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.parts import CLASSES, ArrayPart, Dataset, Labels, Pixels, check_finite
+from datasets.source import Source, read_bytes
+from errors import DataError
+from files import md5
+
+IMAGE = (28, 28)
+
+OFFICIAL = Source(
+    data_set="MNIST",
+    folder=Path("mnist"),
+    names=(  # images and labels of train and valid, images and labels of test
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ),
+    sums={  # of the published .gz files and of what they decompress to
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    split={"train": 50_000, "valid": 10_000, "test": 10_000},
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+)
+
+
+def load(folder: Path, sample: bool = False) -> Dataset:
+    """MNIST, or its sample, from a data folder.
+
+    Raises
+    ------
+    DataError
+        A file is missing and cannot be had, or is not the file it should be.
+    """
+    return read(OFFICIAL.under(folder, sample))
+
+
+def read(source: Source) -> Dataset:
+    """The data set in the idx files of a Source; missing ones are downloaded.
+
+    Raises
+    ------
+    DataError
+        As by `load`.
+    """
+    source.fetch(
+        [name for name in source.names if not any(map(os.path.exists, _ways(source, name)))],
+        suffix=".gz",
+    )
+    arrays = {}
+    identity = {}
+    for name, shape in zip(source.names, (IMAGE, (), IMAGE, ()), strict=True):
+        path, content = _content(source, name)
+        arrays[name] = parse_idx(path, content, shape)
+        identity[name] = md5(content)
+    parts = {}
+    for files, names in (
+        (source.names[:2], ("train", "valid")),
+        (source.names[2:], ("test",)),
+    ):
+        images, labels = (arrays[name] for name in files)
+        _check_sizes(source, files, (len(images), len(labels)), names)
+        start = 0
+        for name in names:
+            rows = slice(start, start + source.split[name])
+            x = images[rows].astype(np.float32) / np.float32(255)
+            parts[name] = ArrayPart(x, labels[rows])
+            check_finite(f"{source.folder} {name}", x)
+            start = rows.stop
+    return Dataset(source.name, identity=identity, **parts)
+
+
+def _check_sizes(
+    source: Source, files: Sequence[str], found: tuple[int, int], parts: Sequence[str]
+) -> None:
+    """DataError unless images and labels are as many as the parts that they hold."""
+    if found[0] != found[1]:
+        raise source.wrong(
+            f"{source.folder}: {files[0]} has {found[0]} images but {files[1]} has {found[1]} "
+            "labels"
+        )
+    announced = sum(source.split[part] for part in parts)
+    if found[0] != announced:
+        raise source.wrong(
+            f"{source.folder}: {files[0]} has {found[0]} images, not the {announced} of "
+            f"{' + '.join(parts)}"
+        )
+
+
+def _ways(source: Source, name: str) -> tuple[Path, Path]:
+    """Where a file may be: compressed, or not."""
+    return source.folder / f"{name}.gz", source.folder / name
+
+
+def _content(source: Source, name: str) -> tuple[Path, bytes]:
+    """(path, uncompressed content) of a file with the right sum, .gz first."""
+    wrong = None
+    for path in _ways(source, name):
+        if not os.path.exists(path):
+            continue
+        data = read_bytes(path)
+        try:
+            content = gzip.decompress(data) if path.suffix == ".gz" else data
+        except (EOFError, OSError, zlib.error) as error:
+            wrong = wrong or f"{path} is truncated or corrupted ({error})"
+            continue
+        known = md5(data) == source.sums.get(path.name)
+        # the content's sum, too: somebody else may have compressed it
+        if known or md5(content) == source.sums.get(name):
+            return path, content
+        wrong = wrong or f"{path} {_what_it_is(source, content)}"
+    raise source.wrong(str(wrong))
+
+
+def _what_it_is(source: Source, content: bytes) -> str:
+    """What to say of a file that is another one than its name says."""
+    for other in source.names:
+        if source.sums.get(other) == md5(content):
+            return f"has the content of {other}"
+    kind = "the sample" if source.sample else "the official"
+    return f"is not {kind} file (its MD5 differs)"
+
+
+def parse_idx(path: Path, content: bytes, shape: tuple[int, ...]) -> Pixels | Labels:
+    """What an idx file of bytes holds.
+
+    Parameters
+    ----------
+    path
+        Its name in messages.
+    shape
+        That of an image; () if the file has labels.
+
+    Returns
+    -------
+    uint8 (n, features), or labels uint8 (n,)
+
+    Raises
+    ------
+    DataError
+        It is no such file, or has labels other than 0..9.
+    """
+    magic = 0x0800 + 1 + len(shape)
+    header = 8 + 4 * len(shape)
+    if len(content) < header or struct.unpack(">i", content[:4])[0] != magic:
+        raise DataError(
+            f"{path} does not begin like an idx file (magic number {magic}): replace it"
+        )
+    n, *dims = struct.unpack(f">{1 + len(shape)}i", content[4:header])
+    if tuple(dims) != shape or len(content) != header + n * int(np.prod(shape)):
+        raise DataError(
+            f"{path} announces {n} items of {tuple(dims)} but has {len(content) - header} bytes "
+            f"for items of {shape}: replace it"
+        )
+    array = np.frombuffer(content, np.uint8, offset=header)
+    if not shape and n and array.max() >= CLASSES:
+        raise DataError(
+            f"{path} has the label {array.max()}; labels are 0..{CLASSES - 1}: replace it"
+        )
+    return array.reshape(n, -1) if shape else array

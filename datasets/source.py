@@ -1,0 +1,192 @@
+"""Where the files of a data set are, what they must be, and what to do if they are not.
+
+A data set's module has one Source, OFFICIAL: the published files, relative to the data
+folder. `under` makes of it the files in a data folder: those, or a generated sample of
+the same names. The sample's manifest.json, beside its files, has their sums and split
+in place of the official ones; it is read only when asked for.
+"""
+
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from datasets.downloads import download, reachable
+from datasets.parts import PARTS
+from errors import DataError, DownloadError
+
+CONNECT_SECONDS = 5  # a mirror that has not answered by then counts as unreachable
+MANIFEST = "manifest.json"
+
+OFFICIAL_REMEDY = (
+    "delete it and get the official file again, or use --sample for a small generated set"
+)
+SAMPLE_REMEDY = "delete its folder and make the sample again (python -m utilities.sample_data DIR)"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files that a data set is read from.
+
+    Parameters
+    ----------
+    data_set
+        Its name in messages.
+    folder
+        Where the files are.
+    names
+        The files that there must be, in the order in which they are read.
+    sums
+        File name -> MD5 sum.
+    split
+        Part (train, valid, test) -> number of examples.
+    mirrors
+        Addresses of folders from which missing files are downloaded; none: they are
+        not.
+    sample
+        Whether this is the generated sample.
+    remedy
+        What an error about one of the files tells the user to do.
+    """
+
+    data_set: str
+    folder: Path
+    names: Sequence[str]
+    sums: Mapping[str, str]
+    split: Mapping[str, int]
+    mirrors: Sequence[str] = ()
+    sample: bool = False
+    remedy: str = OFFICIAL_REMEDY
+
+    @property
+    def name(self) -> str:
+        """The data set's name, which says so if it is the sample."""
+        return f"{self.data_set} sample" if self.sample else self.data_set
+
+    def under(self, data_folder: Path, sample: bool = False) -> Self:
+        """These files in a data folder, or those of the sample there.
+
+        Raises
+        ------
+        DataError
+            The sample is there but not asked for, or the reverse; or its manifest is
+            damaged.
+        """
+        folder = data_folder / self.folder
+        there = os.path.exists(folder / MANIFEST)
+        if there and not sample:
+            raise DataError(
+                f"{folder} holds the generated sample, not the official files: use --sample to "
+                "train on it, or give another data folder"
+            )
+        if sample and not there:
+            raise DataError(
+                f"{folder} holds no generated sample (no {MANIFEST}): make one with "
+                "python -m utilities.sample_data DIR, or leave --sample out"
+            )
+        official = replace(self, folder=folder)
+        return official.of_sample(_manifest(folder / MANIFEST)) if sample else official
+
+    def of_sample(self, manifest: Mapping[str, Any]) -> Self:
+        """The sample in the same folder; `manifest` is what its manifest says."""
+        return replace(
+            self,
+            sums=manifest["files"],
+            split=manifest["split"],
+            mirrors=(),
+            sample=True,
+            remedy=SAMPLE_REMEDY,
+        )
+
+    def missing(self, names: Collection[str]) -> list[str]:
+        """Those of the files that are not there."""
+        return [name for name in names if not os.path.exists(self.folder / name)]
+
+    def wrong(self, message: str) -> DataError:
+        """The error that says what is wrong with the files, and what to do."""
+        return DataError(f"{message}: {self.remedy}")
+
+    def fetch(self, missing: Sequence[str], suffix: str = "") -> None:
+        """Download missing files, each from the first mirror that has it.
+
+        Parameters
+        ----------
+        suffix
+            What their names have on the mirrors beyond `missing`.
+
+        Raises
+        ------
+        DataError
+            They cannot be had (offline: within seconds), or not written, or are of the
+            sample.
+        """
+        if not missing:
+            return
+        if self.sample:
+            raise self.wrong(
+                f"{self.folder}: {', '.join(missing)} missing from the generated sample"
+            )
+        files = [f"{name}{suffix}" for name in missing]
+        why = self._download(files)
+        if files := self.missing(files):
+            raise DataError(
+                f"{self.data_set}: {', '.join(files)} missing and not downloaded ({why}): put the "
+                f"official files into {self.folder}, or use --sample for a small generated set"
+            )
+
+    def _download(self, files: Sequence[str]) -> str:
+        """Get what can be had; why the rest could not, if there is a rest."""
+        if not self.mirrors:
+            return "no download was tried"
+        why = "no mirror answered"
+        mirrors = reachable(self.mirrors, files[0], CONNECT_SECONDS)
+        for file in files:
+            for mirror in mirrors:
+                try:
+                    url = mirror + file
+                    download(url, self.folder / file, self.sums[file], CONNECT_SECONDS)
+                    break
+                except DownloadError as error:
+                    why = str(error)
+                except OSError as error:
+                    raise DataError(
+                        f"cannot write {self.folder / file} ({error.strerror or error}): make "
+                        f"room, and the folder writable, or put the official {self.data_set} "
+                        "files there"
+                    ) from error
+        return why
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """What a manifest says: {"files": {name: MD5}, "split": {part: size}, ...}."""
+    try:
+        manifest = json.loads(read_bytes(path))
+        sane = (
+            manifest["sample"] is True
+            and all(isinstance(md5, str) for md5 in manifest["files"].values())
+            and all(type(manifest["split"][part]) is int for part in PARTS)
+            and all(manifest["split"][part] > 0 for part in PARTS)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sane = False
+    if not sane:
+        raise damaged_manifest(path.parent)
+    return manifest
+
+
+def damaged_manifest(folder: Path) -> DataError:
+    return DataError(f"{folder / MANIFEST} is damaged: {SAMPLE_REMEDY}")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; DataError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"cannot read {path} ({error.strerror or error}): make it a readable file")

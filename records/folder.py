@@ -1,0 +1,211 @@
+"""Run folders: the record of a run and its checkpoints.
+
+    config.json      command, settings, data (file sums), versions, machine, git revision
+    metrics.jsonl    one line an epoch, as `trainer.Trainer.run` yields them
+    checkpoint.npz   all that the rest of the run depends on; the one before is
+                     checkpoint.previous.npz
+    best.npz         parameters at the lowest validation error (layer0/W, layer0/b, ...)
+    final.npz        parameters after the last epoch; its presence says that the run is finished
+
+Every file is written under a temporary name and moved into place, so none is ever seen
+half-written. Arrays are stored with their CRC-32 sums, which are checked when they are read.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from errors import FileError, RunError, RunInUse
+from files import Lock, load_npz, write_atomically, write_json
+from records import machine
+from records.checkpoints import Checkpoints
+from records.metrics import Record, check_records
+from settings import Settings
+
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+class RunFolder:
+    """A run's folder; made, if it is missing, by the first thing written.
+
+    Raises
+    ------
+    RunError
+        Here and by every method: the folder is something else, or cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.config_path = self.folder / "config.json"
+        self.metrics_path = self.folder / "metrics.jsonl"
+        self.best_path = self.folder / "best.npz"
+        self.final_path = self.folder / "final.npz"
+        self.checkpoints = Checkpoints(self.folder)
+        self._lock = Lock(self.folder / ".lock")
+        try:
+            strangers = self._strangers()
+        except OSError as error:
+            raise self._unusable(error) from None
+        if strangers:
+            raise RunError(
+                f"{self.folder} is not a run folder ({strangers[0]} is in the way); give another "
+                "with --out"
+            )
+
+    def _strangers(self) -> list[str]:
+        """What is in a folder that is no run folder."""
+        if self.exists or not self.folder.exists():
+            return []
+        return [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
+
+    def _unusable(self, error: OSError) -> RunError:
+        return RunError(
+            f"{self.folder} cannot be a run folder ({error.strerror}); give another with --out"
+        )
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a run in it."""
+        return self.config_path.exists()
+
+    def config(self) -> dict[str, Any]:
+        """The configuration of an existing run."""
+        try:
+            config = json.loads(self.config_path.read_text())
+            settings = Settings(**config["settings"])
+            if not all(isinstance(w, str) for w in (*config["data"], *config["data"].values())):
+                raise ValueError("data are not file names and sums")
+            if type(config["epochs"]) is not int or settings.epochs not in (None, config["epochs"]):
+                raise ValueError(f"epochs is {config['epochs']}")
+        except DAMAGE as error:
+            raise RunError(
+                f"{self.config_path} cannot be read ({type(error).__name__}: {error}); remove the "
+                "folder or give another with --out"
+            ) from None
+        return config
+
+    def check_settings(self, settings: Settings) -> None:
+        """Refuse to go on with a run of other settings."""
+        there = self.config()["settings"]
+        here = json.loads(json.dumps(settings.as_json()))
+        differences = [
+            f"{name} {there.get(name)} there, {here.get(name)} here"
+            for name in sorted(there | here)
+            if there.get(name) != here.get(name)
+        ]
+        if differences:
+            raise RunError(
+                f"{self.folder} holds another run ({'; '.join(differences)}); give another folder "
+                "with --out"
+            )
+
+    def check_data(self, identity: dict[str, str]) -> None:
+        """Refuse to go on with other data."""
+        there = self.config()["data"]
+        names = sorted(there | identity)
+        differing = [name for name in names if there.get(name) != identity.get(name)]
+        if differing:
+            raise RunError(
+                f"{self.folder} was trained on other data ({', '.join(differing)}); use that data "
+                "or give another folder with --out"
+            )
+
+    def lock(self) -> None:
+        """Keep other processes out until this one ends, however it ends; RunInUse if one is in."""
+        if self._lock.held:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            free = self._lock.acquire()
+        except OSError as error:
+            raise self._unusable(error) from None
+        if not free:
+            raise RunInUse(
+                f"{self.folder} is in use by another process; wait for it or give another folder "
+                "with --out"
+            )
+
+    def unlock(self) -> None:
+        """Let others in, if `lock` has kept them out."""
+        self._lock.release()
+
+    def start(
+        self,
+        command: list[str],
+        settings: Settings,
+        identity: dict[str, str],
+        device: str,
+        **options: bool,
+    ) -> None:
+        """Write config.json of a new run; `identity` is that of the data."""
+        config = {
+            "command": command,
+            "settings": settings.as_json(),
+            "epochs": settings.last_epoch,
+            "data": identity,
+            **options,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **machine.environment(device),
+        }
+        write_json(self.config_path, config)
+
+    def records(self) -> list[Record]:
+        """The lines of metrics.jsonl, but for a last one cut short."""
+        try:
+            if not self.metrics_path.exists():
+                return []
+            lines = self.metrics_path.read_text().split("\n")[:-1]
+            return check_records([json.loads(line) for line in lines])
+        except DAMAGE as error:
+            raise RunError(f"{self.metrics_path} is damaged ({error})") from None
+
+    def write_records(self, records: list[Record]) -> None:
+        """Make metrics.jsonl these and no others."""
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        write_atomically(self.metrics_path, lambda file: file.write(lines.encode()))
+
+    def add(self, record: Record) -> None:
+        """Write the record of an epoch."""
+        try:
+            with open(self.metrics_path, "a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.metrics_path)) from error
+
+    def put_records_aside(self) -> str | None:
+        """Give records that no checkpoint goes on from another name, unless some had it before.
+
+        The name; None if there are no records.
+        """
+        if not self.metrics_path.is_file() or not self.metrics_path.stat().st_size:
+            return None
+        aside = self.metrics_path.with_name("metrics.previous.jsonl")
+        if not aside.exists():
+            os.replace(self.metrics_path, aside)
+        return aside.name
+
+    def finished(self, stop_after: int | None = None) -> Record | None:
+        """The last record of a run that has got to its last epoch, or to `stop_after`."""
+        epochs = self.config()["epochs"]
+        target = epochs if stop_after is None else min(stop_after, epochs)
+        if not self.final_path.exists():
+            return None
+        try:
+            records = self.records()
+            if not records or records[-1]["epoch"] < target:
+                return None
+            final = load_npz(self.final_path)["epoch"] == records[-1]["epoch"]
+            best = load_npz(self.best_path)["epoch"] == records[-1]["best_epoch"]
+        except (RunError, FileError, KeyError):
+            return None  # `follow` writes them anew, from the checkpoint
+        return records[-1] if final and best else None
+
+    def what_is_kept(self) -> str:
+        """What an interrupted run has, and how it goes on."""
+        if self.checkpoints.newest is not None:
+            return f"the same command resumes {self.checkpoints.newest}"
+        if self.checkpoints.path.exists():
+            return "the last checkpoint is as it was, the same command resumes from it"
+        return "nothing was kept yet, the same command starts again"

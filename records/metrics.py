@@ -1,0 +1,29 @@
+"""The records of epochs: what a line of metrics.jsonl says."""
+
+from typing import Any
+
+import numpy as np
+
+Record = dict[str, Any]
+
+EPOCHS = ("epoch", "best_epoch")
+ERRORS = ("validation_error", "test_error", "best_validation_error", "best_test_error")
+
+
+def norm(v: np.ndarray) -> float:
+    """The Euclidean norm of all elements, in float64."""
+    return float(np.sqrt(np.sum(np.square(v.astype("float64")))))
+
+
+def check_records(records: list[Record]) -> list[Record]:
+    """The records as they are.
+
+    ValueError, TypeError or AttributeError if they are anything but records of epochs.
+    """
+    for record in records:
+        epochs = [record.get(name) for name in EPOCHS]
+        errors: list[Any] = [record.get(name) for name in ERRORS]
+        whole = all(type(epoch) is int for epoch in epochs)
+        if not whole or not all(type(e) in (int, float) and 0 <= e <= 100 for e in errors):
+            raise ValueError("a line is no record of an epoch")
+    return records

@@ -1,0 +1,53 @@
+"""What is behind an item of the paper, and what is made of it."""
+
+import shutil
+
+import pytest
+from small_network import SIZE, small_pi_mnist
+
+import arguments
+from files import load_npz
+from utilities import figures, paper_figures, reproduce
+
+
+@pytest.mark.parametrize("item", ["table", "fig1", "fig2", "fig3", "fig4"])
+@pytest.mark.parametrize("scale", ["full", "small"])
+def test_what_would_be_reproduced(item, scale, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert reproduce.main([item, "--scale", scale, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    commands = [line.split()[3:] for line in out.splitlines() if line.startswith("waiting")]
+    settings = [arguments.parse(words).settings for words in commands]
+    assert settings == reproduce.wanted(item, small=scale == "small")
+    assert len(set(settings)) == len(settings)
+    assert ("small scale" in out) == (scale == "small") and "on two CPU cores" in out
+    assert all((s.epochs is None) == (scale == "full") for s in settings)
+    if item == "table":
+        assert len(settings) == 16
+    else:
+        figure = paper_figures.FIGURES[item]
+        swept = [s for s in settings if figure.takes(s)]
+        assert len({getattr(s, figure.swept) for s in swept}) >= 5
+        assert [s.format for s in settings if s not in swept] == ["FLP"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reproduce_draws_what_it_trained(sample, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(reproduce.SMALL_EPOCHS, "PI_MNIST", 2)
+    monkeypatch.setattr(reproduce, "RANGES", ((), (4, 5)))
+    words = ["fig1", "--scale", "small", "--sample", "--data", str(sample)]
+    with small_pi_mnist():
+        assert reproduce.main([*words, "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "2 epochs of PI_MNIST instead of 800" in out and str(tmp_path / "fig1.png") in out
+    assert (tmp_path / "fig1.svg").exists() and len(list(tmp_path.glob("PI_MNIST_*"))) == 3
+    flp = tmp_path / "PI_MNIST_FLP_epochs2_sample"
+    assert load_npz(flp / "final.npz")["layer0/W"].shape == (784, SIZE["units"] * SIZE["pieces"])
+    # The pictures that need parameters, of a run that has them.
+    assert figures.main(["filters", str(flp), "-o", str(tmp_path / "filters.png")]) == 0
+    assert figures.main(["curves", str(flp), "-o", str(tmp_path / "curves.png")]) == 0
+    shutil.rmtree(flp)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        figures.main([str(tmp_path), "--sample", "-o", str(tmp_path / "again")])
+    assert stop.value.code == 2 and "no FLP run of PI_MNIST" in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""The table that is made of finished runs."""
+
+import csv
+
+import pytest
+from fake_runs import DFXP, fake_run
+
+from utilities import results
+
+
+def test_the_table(tmp_path, capsys):
+    fake_run(tmp_path / "a" / "one", 1.0, seed=1)
+    fake_run(tmp_path / "a" / "two", 1.2, seed=2)
+    fake_run(tmp_path / "b", 1.5, epoch=30, **DFXP)
+    fake_run(tmp_path / "c", 3.0, epochs=10, format="HFLP")
+    fake_run(tmp_path / "d", 3.0, sample=True, format="HFLP")
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "config.json").write_text("{}")
+    markdown = tmp_path / "t.md"
+    table = tmp_path / "t.csv"
+    words = [str(tmp_path), "--markdown", str(markdown), "--csv", str(table)]
+    assert results.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [cell.strip() for cell in lines[1].split("  ") if cell.strip()] == [
+        "main.py PI_MNIST FLP",
+        "800",
+        "1.10 ± 0.14",
+        "1.05",
+        "+0.05",
+        "2",
+        "cpu: cpu",
+        "0.03",
+    ]
+    assert "stopped after 30 of 800" in lines[2] and "1.28" in lines[2]
+    assert "+0.22" not in lines[2]
+    assert sum(line.startswith("missing: ") for line in lines) == 14
+    assert "missing: main.py PI_MNIST FXP 5 19 19" in lines
+    assert sum(line.startswith("left out: ") for line in lines) == 2
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert float(rows[0]["error"]) == pytest.approx(1.1) and rows[0]["runs"] == "2"
+    assert markdown.read_text().count("\n") == 2 + len(rows)
+
+
+@pytest.mark.parametrize(
+    ("config", "device"),
+    [
+        (
+            {"machine": {"processor": "Xeon", "cores": 2, "memory_gib": 15.6}},
+            "Xeon, 2 cores, 16 GiB",
+        ),
+        (
+            {
+                "device": "gpu: NVIDIA H100",
+                "machine": {"processor": "Xeon", "cores": 16, "memory_gib": None},
+            },
+            "gpu: NVIDIA H100, Xeon, 16 cores",
+        ),
+        ({}, "cpu: cpu"),
+        ({"machine": "a Xeon"}, "cpu: cpu"),
+        ({"machine": {}, "device": 3}, "3"),
+    ],
+)
+def test_the_device_is_named_as_far_as_it_is_known(config, device, tmp_path, capsys):
+    fake_run(tmp_path / "run", 1.0, config=config)
+    assert results.main([str(tmp_path)]) == 0
+    assert f"  {device}  " in capsys.readouterr().out.splitlines()[1]
+
+
+def test_runs_on_the_sample_and_on_real_data_do_not_mix(tmp_path, capsys):
+    fake_run(tmp_path / "real" / "run", 1.0)
+    fake_run(tmp_path / "sample" / "run", 1.0, sample=True)
+    assert results.main(["--sample", str(tmp_path / "sample")]) == 0
+    capsys.readouterr()
+    for words in ([str(tmp_path / "sample")], [str(tmp_path / "real"), "--sample"]):
+        with pytest.raises(SystemExit) as stop:
+            results.main(words)
+        assert stop.value.code == 2 and "no run to show" in capsys.readouterr().err

@@ -1,0 +1,131 @@
+"""The paper's table with our figures beside it: its rows, and how they are written."""
+
+import csv
+import io
+import statistics
+from dataclasses import dataclass
+
+from settings import FORMAT_ARGUMENTS, NUMBERS, Settings
+from tasks import TASKS
+from utilities.outcomes import Outcome, by_settings, mean_and_deviation
+
+HEAD = ("command", "epochs", "test error, %", "paper, %", "difference", "runs", "device", "hours")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: runs that differ by their seeds only.
+
+    `deviation` is None of a single run, `paper` where the paper has no such run, `difference`
+    also while the runs are not complete.
+    """
+
+    command: str
+    epochs: str
+    error: float
+    deviation: float | None
+    paper: float | None
+    difference: float | None
+    runs: int
+    device: str
+    hours: float
+
+    def cells(self) -> tuple[str, ...]:
+        """As text, in the order of HEAD."""
+        deviation = "" if self.deviation is None else f" ± {self.deviation:.2f}"
+        return (
+            self.command,
+            self.epochs,
+            f"{self.error:.2f}{deviation}",
+            "" if self.paper is None else f"{self.paper:.2f}",
+            "" if self.difference is None else f"{self.difference:+.2f}",
+            str(self.runs),
+            self.device,
+            f"{self.hours:.2f}",
+        )
+
+
+def command(settings: Settings) -> str:
+    """The command line of a run, but for its seed."""
+    return " ".join(settings.command(seed=False))
+
+
+def published() -> dict[Settings, float]:
+    """The paper's test errors in %, task by task, by their settings with seed 0."""
+    return {
+        Settings.published(task, number_format, seed=0): error
+        for task, how in TASKS.items()
+        for number_format in FORMAT_ARGUMENTS
+        if (error := how.paper.get(number_format)) is not None
+    }
+
+
+def order(settings: Settings) -> tuple:
+    """What settings are sorted by: task, format, numbers."""
+    task = list(TASKS).index(settings.task)
+    number_format = list(FORMAT_ARGUMENTS).index(settings.format)
+    numbers = [getattr(settings, number.name) for number in NUMBERS]
+    return task, number_format, *numbers, settings.epochs or 0, settings.streams
+
+
+def table(outcomes: list[Outcome]) -> tuple[list[Row], list[str]]:
+    """Rows, the paper's settings first; and the commands of those of the paper that are missing."""
+    groups = by_settings(outcomes)
+    papers = published()
+    others = sorted((s for s in groups if s not in papers), key=order)
+    rows = []
+    for settings in [*papers, *others]:
+        group = groups.get(settings, [])
+        complete = [outcome for outcome in group if outcome.complete]
+        if complete:
+            rows.append(row_of(complete, papers.get(settings)))
+        rows += [row_of([o], papers.get(settings)) for o in group if not o.complete]
+    return rows, [command(settings) for settings in papers if settings not in groups]
+
+
+def row_of(outcomes: list[Outcome], paper: float | None) -> Row:
+    """The row of complete runs that differ by their seeds, or of one that was stopped early."""
+    first = outcomes[0]
+    mean, deviation = mean_and_deviation([outcome.error for outcome in outcomes])
+    stopped = f"stopped after {first.last['epoch']} of {first.epochs}"
+    return Row(
+        command=command(first.settings),
+        epochs=str(first.epochs) if first.complete else stopped,
+        error=mean,
+        deviation=deviation if len(outcomes) > 1 else None,
+        paper=paper,
+        difference=mean - paper if paper is not None and first.complete else None,
+        runs=len(outcomes),
+        device="; ".join(sorted({outcome.device for outcome in outcomes})),
+        hours=statistics.mean(outcome.hours for outcome in outcomes),
+    )
+
+
+def markdown(rows: list[Row]) -> str:
+    """The table in Markdown."""
+    lines = [HEAD, ("---",) * len(HEAD)]
+    for cells in (row.cells() for row in rows):
+        lines.append((f"`python {cells[0]}`", *cells[1:]))
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def aligned(rows: list[Row]) -> str:
+    """The table for a terminal."""
+    lines = [HEAD, *(row.cells() for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ""
+    for line in lines:
+        cells = [f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)]
+        text += "  ".join(cells).rstrip() + "\n"
+    return text
+
+
+def as_csv(rows: list[Row]) -> str:
+    """The table as CSV, its numbers to 6 digits."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(Row.__dataclass_fields__))
+    writer.writeheader()
+    for row in rows:
+        values = vars(row).items()
+        writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in values})
+    return text.getvalue()

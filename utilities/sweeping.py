@@ -1,0 +1,213 @@
+"""Trains the runs of a sweep, those that share a program several at a time."""
+
+import itertools
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import datasets
+import terminal
+from errors import DataError, Diverged, ProgramError, RunError, RunInUse, Stopped
+from records.watcher import Watcher
+from tasks import TASKS
+from utilities.sweep_jobs import ENDED, Job, Options, write_summary
+
+if TYPE_CHECKING:
+    from trainer import Trainer
+    from utilities.team import Event
+
+# Runs at a time, unless asked otherwise; on a CPU one after the other is faster.
+GPU_TOGETHER = 8
+
+
+class Listener:
+    """What a sweep tells: each method may be overridden."""
+
+    def changed(self, job: Job) -> None:
+        """Its status is another."""
+
+    def went_on(self) -> None:
+        """Some run has got further."""
+
+    def say(self, text: object) -> None:
+        """Something for the user."""
+
+
+class Passing(Watcher):
+    """Passes on to a sweep's listener what a run tells, and ends the run with the sweep."""
+
+    def __init__(self, sweep: "Sweep") -> None:
+        self.sweep = sweep
+
+    def trained(self, batches: int) -> None:
+        self.sweep.listener.went_on()
+        if self.sweep.ending:
+            raise Stopped
+
+    def note(self, text: str) -> None:
+        self.sweep.listener.say(text)
+
+
+class Sweep:
+    """Trains jobs, in groups that share a program.
+
+    Parameters
+    ----------
+    together
+        How many runs at a time; None: what suits the device.
+
+    Attributes
+    ----------
+    ending : int or None
+        A signal that has come: nothing more is begun, what is running stops where it is.
+    """
+
+    def __init__(
+        self,
+        jobs: list[Job],
+        options: Options,
+        together: int | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.jobs = jobs
+        self.options = options
+        self.together = together
+        self.listener = listener or Listener()
+        self.ending: int | None = None
+        self._data: dict[str, datasets.Dataset] = {}  # by the name of the data set
+
+    def change(self, job: Job, status: str, why: str = "") -> None:
+        """Note, and tell, what has become of a job."""
+        job.status = status
+        job.why = why
+        self.listener.changed(job)
+
+    def unfinished(self) -> list[Job]:
+        """The jobs that are to be trained; those whose data cannot be used are marked as failed.
+
+        Raises
+        ------
+        DataError
+            There are no data for any of them.
+        """
+        jobs = [job for job in self.jobs if job.status not in ENDED]
+        names = dict.fromkeys(TASKS[job.settings.task].data_set for job in jobs)
+        errors: dict[str, DataError] = {}
+        folder = terminal.data_folder(self.options.data, self.options.sample)
+        for name in names:
+            try:
+                self._data[name] = datasets.load(name, folder, self.options.sample)
+            except DataError as error:
+                errors[name] = error
+        if errors and len(errors) == len(names):
+            raise next(iter(errors.values()))
+        for job in jobs:
+            if missing := errors.get(TASKS[job.settings.task].data_set):
+                self.change(job, "failed", str(missing))
+        self.write_summary()
+        return [job for job in jobs if job.status not in ENDED]
+
+    def train(self) -> None:
+        """Train all that is not finished."""
+        groups: dict[tuple, list[Job]] = {}
+        for job in self.unfinished():
+            alike = job.settings.task, job.settings.format, job.settings.streams
+            groups.setdefault(alike, []).append(job)
+        for jobs in groups.values():
+            self._train_group(jobs)
+
+    def _train_group(self, jobs: list[Job]) -> None:
+        """Jobs of one task, format and source of masks: their trainers share what is compiled."""
+        from xla import device
+        from xla.program_cache import cache_programs
+
+        device.select_device(self.options.device, self.options.deterministic)
+        cache_programs()
+        together = self.together or (GPU_TOGETHER if device.batching_pays() else 1)
+        if TASKS[jobs[0].settings.task].chunk_batches:
+            together = 1  # what is read of the data differs from run to run
+        trainers = self._trainers(jobs)
+        while team := dict(itertools.islice(trainers, together)):
+            self._train_team(team)
+            team.clear()  # their states, before those of the next are made
+
+    def _trainers(self, jobs: list[Job]) -> "Iterator[tuple[Job, Trainer]]":
+        """A trainer of each job that can be trained, made when its turn comes."""
+        from trainer import Trainer
+
+        first = None
+        for job in jobs:
+            if self.ending:
+                return
+            data = self._data[TASKS[job.settings.task].data_set]
+            if self._open(job, data):
+                trainer = Trainer(job.settings, data, like=first)
+                first = first or trainer
+                yield job, trainer
+
+    def _open(self, job: Job, data: datasets.Dataset) -> bool:
+        """Lock the job's folder, and make it a run folder; whether it can be trained."""
+        from xla.device import device_name
+
+        try:
+            if job.run.exists:
+                job.run.check_data(data.identity)
+            job.run.lock()
+        except RunError as error:
+            job.status = "in use" if isinstance(error, RunInUse) else "failed"
+            job.why = str(error)
+            self.listener.say(error)
+            return False
+        if job.check_finished(self.options.stop_after):  # somebody else was faster
+            job.run.unlock()
+            return False
+        if not job.run.exists:
+            job.run.start(
+                self.options.command(job.settings),
+                job.settings,
+                data.identity,
+                device_name(),
+                sample=self.options.sample,
+                deterministic=self.options.deterministic,
+            )
+        return True
+
+    def _train_team(self, team: "dict[Job, Trainer]") -> None:
+        """Train some jobs to their ends, at the same time."""
+        from records.follow import steps
+        from utilities.team import train_together
+
+        watcher = Passing(self)
+        following = {
+            job: steps(job.run, trainer, job.last_epoch, watcher) for job, trainer in team.items()
+        }
+        for job in team:
+            self.change(job, "running")
+        programs = [trainer.training for trainer in team.values()]
+        for job, event in train_together(programs[0], following):
+            self._note(job, event)
+        self.write_summary()
+
+    def _note(self, job: Job, event: "Event") -> None:
+        """What has happened to a job: another epoch, or its end."""
+        if isinstance(event, dict):
+            job.record = event
+            self.listener.went_on()
+            return
+        job.run.unlock()
+        if event is None:
+            self.change(job, "finished")
+        elif isinstance(event, Stopped):
+            self.change(job, "interrupted")
+        elif isinstance(event, Diverged):
+            self.change(job, "diverged", str(event))
+        elif isinstance(event, (ProgramError, OSError, MemoryError)):
+            why = " ".join(str(event).split())[:300]
+            self.change(job, "failed", why or type(event).__name__)
+        else:  # a mistake in the program
+            traceback.print_exception(event)
+            self.change(job, "failed", f"{type(event).__name__}: {event}")
+
+    def write_summary(self) -> None:
+        """Write summary.csv as things are."""
+        write_summary(self.jobs, self.options)
