@@ -139,9 +139,9 @@ class Layer:
         """v, flat or as the layer above made it, as `activate` made it."""
         return v
 
-    def linear(self, x: Tensor, W: Tensor) -> Tensor:
-        """The linear map, channels on axis 1."""
-        return product(x, W, not self.reads_data)
+    def linear(self, x: Tensor, W: Tensor, tf32: bool = False) -> Tensor:
+        """The linear map, channels on axis 1; tf32: all that it multiplies are TF32 numbers."""
+        return product(x, W, tf32)
 
     def preactivate(
         self, linear: Tensor, b: Tensor, quantize: Quantizer, training: bool
@@ -165,14 +165,26 @@ class Layer:
 
     # The training algorithm.
 
-    def forward(self, x: Tensor, mask: Tensor, prop_bits: Tensor, up_bits: Tensor) -> Seen:
-        """Training pass: x in any arrangement, mask float32 (B, input_size), 1 to keep."""
+    def forward(
+        self, x: Tensor, mask: Tensor, prop_bits: Tensor, up_bits: Tensor, tf32: bool = False
+    ) -> Seen:
+        """Training pass.
+
+        Parameters
+        ----------
+        x
+            The input in any arrangement.
+        mask
+            float32 (B, input_size), 1 where an input counts.
+        tf32
+            Whether signals are TF32 numbers (see `xla.products`); data are not.
+        """
         s = self.ranges.signals(prop_bits, up_bits)
         mask = self.arrange_input(mask)
         W = s["w"].quantize(s["w"].observe(self.W))
         b = s["b"].quantize(s["b"].observe(self.b))
         x = self.arrange_input(x) * mask
-        linear = self.linear(x, W)
+        linear = self.linear(x, W, tf32 and not self.reads_data)
         pre = self.preactivate(linear, b, s["z"].quantize, training=True)
         s["z"].observe(pre.z, published_shape(pre.z))
         before_y = self.activate(pre.u)

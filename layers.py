@@ -129,8 +129,8 @@ class ConvMaxout(Layer):
     def arrange_output(self, v: Tensor) -> Tensor:
         return images(v, self.output_shape)
 
-    def linear(self, x: Tensor, W: Tensor) -> Tensor:
-        return correlate(x, W, self.pad, not self.reads_data)
+    def linear(self, x: Tensor, W: Tensor, tf32: bool = False) -> Tensor:
+        return correlate(x, W, self.pad, tf32)
 
     def preactivate(
         self, linear: Tensor, b: Tensor, quantize: Quantizer, training: bool

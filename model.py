@@ -130,19 +130,21 @@ class Network:
         inputs |= {n: pt.scalar(n, dtype="int32") for n in integers}
         return inputs | {"max_overflow": pt.scalar("max_overflow", dtype="float64")}
 
-    def passes(self, inputs: dict[str, Tensor]) -> list[tuple[Seen, Gradients]]:
+    def passes(self, inputs: dict[str, Tensor], tf32: bool = False) -> list[tuple[Seen, Gradients]]:
         """What passes through each layer in a batch, forward and backward.
 
         Parameters
         ----------
         inputs
             Those of `training_inputs`.
+        tf32
+            Whether signals are TF32 numbers (see `xla.products`).
         """
         y = inputs["x"]
         seen = []
         for k, layer in enumerate(self.layers):
             bits = (inputs["prop_bits"], inputs["up_bits"])
-            seen.append(layer.forward(y, inputs[f"mask{k}"], *bits))
+            seen.append(layer.forward(y, inputs[f"mask{k}"], *bits, tf32))
             y = seen[-1].y
         e = ops.rounded_quotient(y - inputs["t"], np.float32(N_CLASSES))
         passes = []
@@ -152,8 +154,10 @@ class Network:
             passes.append((forward, backward))
         return passes[::-1]
 
-    def training_step(self, batch_size: int) -> tuple[dict[str, Tensor], dict[Shared, Tensor]]:
-        """One batch: forward, backward, updates.
+    def training_step(
+        self, batch_size: int, tf32: bool = False
+    ) -> tuple[dict[str, Tensor], dict[Shared, Tensor]]:
+        """One batch: forward, backward, updates; tf32 as in `passes`.
 
         Returns
         -------
@@ -163,7 +167,7 @@ class Network:
             The new value of every shared variable that a batch changes.
         """
         inputs = self.training_inputs(batch_size)
-        return inputs, self.updates(inputs, self.passes(inputs))
+        return inputs, self.updates(inputs, self.passes(inputs, tf32))
 
     def updates(
         self, inputs: dict[str, Tensor], passes: list[tuple[Seen, Gradients]]

@@ -1,4 +1,4 @@
-"""xla/convolution.py, compiled: correlation and its gradients, in both ways."""
+"""xla/convolution*.py, compiled: correlation and its gradients, in both ways."""
 
 from functools import cache
 
@@ -8,14 +8,14 @@ import pytest
 from compiling import run, run_looped, run_vectorized
 from pytensor.gradient import grad
 
-from xla import convolution
+from xla import convolution, convolution_by_rows, convolution_by_xla
 from xla.convolution import (
-    FEW_MAPS,
     Correlation,
     CorrelationFilterGradient,
     CorrelationInputGradient,
     correlate,
 )
+from xla.convolution_by_rows import FEW_MAPS
 
 f4 = np.float32
 
@@ -32,13 +32,13 @@ def batch_first(x):
 
 @cache
 def correlation(pad):
-    return lambda x, W: batch_first(correlate(rows_first(x), W, pad, True))
+    return lambda x, W: batch_first(correlate(rows_first(x), W, pad))
 
 
 @cache
 def correlation_and_gradients(pad):
     def graph(x, W, dz):
-        z = batch_first(correlate(rows_first(x), W, pad, True))
+        z = batch_first(correlate(rows_first(x), W, pad))
         return z, *grad(None, [x, W], known_grads={z: dz})
 
     return graph
@@ -79,22 +79,20 @@ def test_both_ways_to_compute_a_correlation(monkeypatch, maps, pad):
     )
     dz = rng.randint(-8, 9, (6 + 2 * pad - 3, 5, 7 + 2 * pad - 4, 4)).astype(f4)
     calls = [
-        (Correlation(pad, True), x, W),
+        (Correlation(pad), x, W),
         (CorrelationInputGradient(pad), dz, W),
-        (CorrelationFilterGradient(pad, True), x, dz),
+        (CorrelationFilterGradient(pad), x, dz),
     ]
     results = []
-    for explicit in (True, False):
-        monkeypatch.setattr(convolution, "_explicit_products", lambda explicit=explicit: explicit)
+    for way in (convolution_by_rows, convolution_by_xla):
+        monkeypatch.setattr(convolution, "way", lambda way=way: way)
         results.append([np.asarray(op.apply(*arrays)) for op, *arrays in calls])
         for (op, *arrays), computed in zip(calls, results[-1], strict=True):
-            assert op.result(*((a.shape, str(a.dtype)) for a in arrays)) == (
-                computed.shape,
-                "float32",
-            )
-    for product, convolved in zip(*results, strict=True):
-        assert product.any()
-        np.testing.assert_array_equal(product, convolved)
+            types = [(a.shape, str(a.dtype)) for a in arrays]
+            assert op.result(*types) == (computed.shape, "float32")
+    for by_rows, by_xla in zip(*results, strict=True):
+        assert by_rows.any()
+        np.testing.assert_array_equal(by_rows, by_xla)
 
 
 def test_correlation_by_hand():

@@ -580,6 +580,8 @@ def test_errors_of_reading_ahead_reach_the_caller():
 class MaskRecorder:
     """In place of a network: its training step writes its masks into its state."""
 
+    description = ("recorder",)
+
     class Layer:
         def __init__(self, k, p, input_size):
             self.p, self.input_size, self.W = p, input_size, None
@@ -591,7 +593,7 @@ class MaskRecorder:
         self.layers = [self.Layer(k, p, size) for k, (p, size) in enumerate(layers)]
         self.state = [layer.seen for layer in self.layers]
 
-    def training_step(self, batch_size):
+    def training_step(self, batch_size, tf32):
         masks = {
             f"mask{k}": pt.tensor(f"mask{k}", shape=(batch_size, layer.input_size), dtype="float32")
             for k, layer in enumerate(self.layers)

@@ -1,44 +1,43 @@
-"""Matrix products, and which of them may round their operands to TF32."""
+"""Matrix products, and which of them may run in TF32.
 
-import contextlib
-from contextvars import ContextVar
+On recent GPUs a product of float32 matrices is fast where its operands may be rounded to TF32
+numbers, which have TF32_BITS significant bits; the sums stay float32. In a format of at most
+so many bits every signal, weight and gradient is such a number already, and nothing is lost.
+There `programs.TrainingProgram` builds its step with tf32=True, and each layer multiplies its
+signals with tf32=True: all but a layer that reads data, which are in no format. Every other
+product, those of the test-time pass among them, is in full precision.
+"""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
+from pytensor.tensor.variable import TensorVariable
 
 from xla.ops import JaxOp
 
-# On recent GPUs a product of float32 matrices is fast where its operands may be rounded to TF32, 11 significant bits. Values
-# on a grid of at most 11 bits are TF32 numbers, and the sums stay float32: nothing is lost. Elsewhere precision is "highest".
 TF32_BITS = 11
-_narrow = ContextVar("narrow", default=False)
 
 
-@contextlib.contextmanager
-def narrow_operands(narrow):
-    """While a program is traced: whether propagated signals have at most TF32_BITS bits."""
-    token = _narrow.set(narrow)
-    try:
-        yield
-    finally:
-        _narrow.reset(token)
+def precision(tf32: bool) -> lax.Precision:
+    """The precision of a product whose operands are (or are not) all TF32 numbers."""
+    return lax.Precision.DEFAULT if tf32 else lax.Precision.HIGHEST
 
 
-def _precision(on_grid):
-    """Of a product whose operands are (or are not) both propagated signals."""
-    return lax.Precision.DEFAULT if on_grid and _narrow.get() else lax.Precision.HIGHEST
+def multiply(a: jax.Array, b: jax.Array, tf32: bool = False) -> jax.Array:
+    """The matrix product of float32 arrays."""
+    return jnp.matmul(a, b, precision=precision(tf32))
 
 
 class Product(JaxOp):
-    """Matrix product x W; `on_grid` says that x is a propagated signal, and not data."""
+    """Matrix product x W; it and its gradients may run in TF32 if so told."""
 
-    __props__ = ("on_grid",)
+    __props__ = ("tf32",)
 
-    def __init__(self, on_grid):
-        self.on_grid = on_grid
+    def __init__(self, tf32: bool = False) -> None:
+        self.tf32 = tf32
 
     def apply(self, x, W):
-        return _product(x, W, _precision(self.on_grid))
+        return multiply(x, W, self.tf32)
 
     def result(self, x, W):
         return (x[0][0], W[0][1]), x[1]
@@ -46,13 +45,9 @@ class Product(JaxOp):
     def pullback(self, inputs, outputs, cotangents):
         x, W = inputs
         (dz,) = cotangents
-        return [Product(True)(dz, W.T), Product(self.on_grid)(x.T, dz)]
+        return [self(dz, W.T), self(x.T, dz)]
 
 
-def _product(a, b, precision=lax.Precision.HIGHEST):
-    return jnp.matmul(a, b, precision=precision)
-
-
-def product(x, W, on_grid):
-    """Matrix product x W; on_grid: x is a propagated signal, as its gradient and W are, and not data."""
-    return Product(on_grid)(x, W)
+def product(x: TensorVariable, W: TensorVariable, tf32: bool = False) -> TensorVariable:
+    """Matrix product x W."""
+    return Product(tf32)(x, W)

@@ -38,6 +38,8 @@ SOURCES = tuple(
         "model.py",
         "xla/__init__.py",
         "xla/convolution.py",
+        "xla/convolution_by_rows.py",
+        "xla/convolution_by_xla.py",
         "xla/device.py",
         "xla/layout.py",
         "xla/masks.py",
@@ -231,7 +233,7 @@ class Program:
         types = tuple((np.shape(v), str(getattr(v, "dtype", type(v)))) for v in leaves)
         kind = (tree, types, tuple(static.items()))
         if kind not in self._compiled:
-            facts = (self.describe(), kind)
+            facts = () if self.cache.folder is None else (self.describe(), kind)
             program = self.cache.load(*facts)
             if program is None:
                 program = self.jitted.lower(*arguments, **static).compile()

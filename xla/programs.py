@@ -4,8 +4,6 @@ The state of a run is a dict of device arrays named after the shared variables (
 segment and never visits the host in between.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,27 +72,30 @@ class TrainingProgram:
     def __init__(self, network, batch_size, segment, masks="device", cache=PROGRAMS):
         self.network, self.segment, self.masks = network, segment, masks
         self.compilations = 0
+        self._steps = {}
         self._shapes = [(batch_size, layer.input_size) for layer in network.layers]
         self._program = Program(
             self._run,
             lambda: ("training", network.description, batch_size, segment, masks),
             donate=0,
-            static=("narrow",),
+            static=("tf32",),
             cache=cache,
         )
         self._together = Program(
             self._run_together,
             lambda: ("together", network.description, batch_size, segment, masks),
             donate=0,
-            static=("narrow",),
+            static=("tf32",),
             cache=cache,
         )
 
-    @functools.cached_property
-    def _graph(self):
+    def _step(self, tf32):
         """The step as a function, and the names of what it computes."""
-        inputs, updates = self.network.training_step(self._shapes[0][0])
-        return to_jax(inputs, self.network.state, list(updates.values())), [v.name for v in updates]
+        if tf32 not in self._steps:
+            inputs, updates = self.network.training_step(self._shapes[0][0], tf32)
+            step = to_jax(inputs, self.network.state, list(updates.values()))
+            self._steps[tf32] = step, [v.name for v in updates]
+        return self._steps[tf32]
 
     def __call__(self, state, constants, x, t, rows, batches, masks=None):
         """Train on a segment; `state` is consumed and its successor returned.
@@ -121,7 +122,7 @@ class TrainingProgram:
             np.int32(batches),
             count,
             masks,
-            narrow=self.narrow(constants),
+            tf32=self.narrow(constants),
         )
 
     def together(self, calls):
@@ -144,11 +145,11 @@ class TrainingProgram:
             tuple(map(np.int32, batches)),
             counts[0],
             masks,
-            narrow=self.narrow(constants[0]),
+            tf32=self.narrow(constants[0]),
         )
 
     def narrow(self, constants):
-        """Whether the program for narrow formats serves these constants: there are at most two."""
+        """Whether the program in TF32 serves these constants (see `products`)."""
         return (
             device.tf32_pays()
             and self.network.format.significant_bits(int(constants["prop_bits"]))
@@ -166,9 +167,9 @@ class TrainingProgram:
             masks = masks and masks_
         return rows, masks, np.int32(count)
 
-    def _run_together(self, states, constants, x, t, rows, batches, count, masks, narrow=False):
+    def _run_together(self, states, constants, x, t, rows, batches, count, masks, tf32=False):
         def one(state, constants, rows, batches, masks):
-            return self._run(state, constants, x, t, rows, batches, count, masks, narrow)
+            return self._run(state, constants, x, t, rows, batches, count, masks, tf32)
 
         stacked = jax.tree.map(
             lambda *a: jnp.stack(a), *zip(states, constants, rows, batches, masks, strict=True)
@@ -180,9 +181,9 @@ class TrainingProgram:
         )
         return [jax.tree.map(lambda a, i=i: a[i], new) for i in range(len(states))]
 
-    def _run(self, state, constants, x, t, rows, batches, count, masks, narrow=False):
+    def _run(self, state, constants, x, t, rows, batches, count, masks, tf32=False):
         self.compilations += 1
-        step, updated = self._graph
+        step, updated = self._step(tf32)
 
         def batch(i, state):
             if self.masks == "device":
@@ -202,7 +203,7 @@ class TrainingProgram:
             values |= {f"mask{k}": mask for k, mask in enumerate(drawn)}
             return state | dict(zip(updated, step(values, state), strict=True))
 
-        with jax.default_matmul_precision("highest"), products.narrow_operands(narrow):
+        with jax.default_matmul_precision("highest"):
             return lax.fori_loop(0, count, batch, state)
 
 

@@ -1,0 +1,215 @@
+"""Cross-correlation and its gradients as matrix products of rows of images.
+
+Images lie as (H, C, W, B): rows, maps, columns, batch. A block of R neighbouring rows, cut
+to some columns, is then the operand of a matrix product almost as it stands:
+
+        W columns (of B numbers)
+      +---------------+ \\
+      |   #########   |  |          R * C rows, one for each row and map of the block;
+    R |   #########   |  > C maps   W' * B columns
+      |   #########   |  |
+      +---------------+ /
+          s ... s + W' - 1, the columns under tap s
+
+Tap s of a filter is its column s, an (R, C) matrix; all filters at tap s are (O, R * C).
+
+    output row h        =   sum of taps s of   filters[s]     (O, R*C)
+    (O, W' * B)                                @ block[h] at s (R*C, W'*B)
+
+    filters' gradient   =   sum of rows h of   block[h] at s  (R*C, W'*B)
+    at tap s (R*C, O)                          @ gradient[h]^T (W'*B, O)
+
+    input gradient,     =   sum of taps s of   column s of the flipped filters (S*C, R*O)
+    row h (C, W * B)                           @ block of R gradient rows      (R*O, W'*B),
+                                               moved by s columns ("folded")
+
+Where there are few maps, R * C is too short an inner dimension. Then the images are unfolded:
+the S columns under a filter become S * C maps, and there is one tap.
+
+Rows and columns of the padding are zero and are left out. At the upper and lower edge a block
+therefore has fewer rows: `_blocks` sorts the output rows by how many. Each length is one
+piece of code, in a loop, which is what keeps compilation short.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from xla.ops import pad_axis
+from xla.products import multiply
+
+FEW_MAPS = 8
+
+
+def correlate(x: jax.Array, W: jax.Array, pad: int, tf32: bool) -> jax.Array:
+    """(H, C, W, B), (O, C, R, S) -> (H', O, W', B)."""
+    n_out, C, R, S = W.shape
+    rows = len(x) + 2 * pad - R + 1
+    side = pad
+    if C <= FEW_MAPS:
+        x = _unfold(x, S, pad)
+        W = W.transpose(0, 3, 1, 2).reshape(n_out, S * C, R, 1)
+        side = 0
+    filters = W.transpose(3, 0, 2, 1)
+    width = x.shape[2] + 2 * side - len(filters) + 1
+    row = functools.partial(_output_row, filters=filters, pad=side, width=width, tf32=tf32)
+    return _map_rows(row, x, rows, -pad, R)
+
+
+def _output_row(
+    block: jax.Array, first: jax.Array, filters: jax.Array, pad: int, width: int, tf32: bool
+) -> jax.Array:
+    """(O, W', B) from a block of rows and the rows of the filters (S, O, R, C) from `first` on."""
+    filters = lax.dynamic_slice_in_dim(filters, first, len(block), axis=2)
+    taps, n_out, _, _ = filters.shape
+    batch = block.shape[3]
+    total = jnp.zeros((n_out, width, batch), block.dtype)
+    for s, columns, outputs in _taps(taps, pad, block.shape[2], width):
+        product = multiply(filters[s].reshape(n_out, -1), _matrix(block[:, :, columns]), tf32)
+        product = product.reshape(n_out, -1, batch)
+        total += pad_axis(product, 0, 1, outputs.start, width - outputs.stop)
+    return total
+
+
+def input_gradient(dz: jax.Array, W: jax.Array, pad: int, tf32: bool) -> jax.Array:
+    """(H', O, W', B), (O, C, R, S) -> (H, C, W, B)."""
+    n_out, C, R, S = W.shape
+    filters = jnp.flip(W, (2, 3)).transpose(2, 3, 1, 0).reshape(R, S * C, n_out)
+    row = functools.partial(_input_row, filters=filters, taps=S, pad=S - 1 - pad, tf32=tf32)
+    return _map_rows(row, dz, len(dz) + R - 1 - 2 * pad, pad - R + 1, R)
+
+
+def _input_row(
+    block: jax.Array, first: jax.Array, filters: jax.Array, taps: int, pad: int, tf32: bool
+) -> jax.Array:
+    """(C, W, B) from a block of gradients and the rows of the filters from `first` on."""
+    _, columns, n_out = filters.shape
+    filters = lax.dynamic_slice_in_dim(filters, first, len(block))
+    filters = filters.transpose(1, 0, 2).reshape(columns, -1)
+    product = multiply(filters, _matrix(block), tf32)
+    return _fold(product.reshape(taps, columns // taps, *block.shape[2:]), pad)
+
+
+def filter_gradient(x: jax.Array, dz: jax.Array, pad: int, tf32: bool) -> jax.Array:
+    """(H, C, W, B), (H', O, W', B) -> (O, C, R, S)."""
+    H, C, W, _ = x.shape
+    height, n_out, width, _ = dz.shape
+    R = H + 2 * pad - height + 1
+    S = W + 2 * pad - width + 1
+    taps, side = S, pad
+    if C <= FEW_MAPS:
+        x = _unfold(x, S, pad)
+        taps, side = 1, 0
+    totals = [jnp.zeros((R, x.shape[1], n_out), x.dtype)] * taps
+    for length, rows in _blocks(height, -pad, R, H).items():
+        add = functools.partial(_add_row, x=x, dz=dz, above=pad, pad=side, length=length, tf32=tf32)
+        totals = _add_rows(add, rows, totals)
+    return jnp.stack(totals, axis=1).reshape(R, S, C, n_out).transpose(3, 2, 0, 1)
+
+
+def _add_rows(add: Callable, rows: np.ndarray, totals: list[jax.Array]) -> list[jax.Array]:
+    """add(h, totals) for each h of rows: one above and one below, or neighbours."""
+    step = np.int32(rows[1] - rows[0] if len(rows) > 1 else 1)
+
+    def turn(i, totals):
+        return add(rows[0] + i * step, totals)
+
+    return lax.fori_loop(np.int32(0), np.int32(len(rows)), turn, totals)
+
+
+def _add_row(
+    h: jax.Array,
+    totals: list[jax.Array],
+    x: jax.Array,
+    dz: jax.Array,
+    above: int,
+    pad: int,
+    length: int,
+    tf32: bool,
+) -> list[jax.Array]:
+    """totals, an (R, C, O) for each tap, with what output row h adds to them."""
+    block, first = _block(x, h - above, length)
+    gradient = lax.dynamic_index_in_dim(dz, h, keepdims=False)
+    n_out, width, _ = gradient.shape
+    totals = list(totals)
+    for s, columns, outputs in _taps(len(totals), pad, x.shape[2], width):
+        pixels = _matrix(block[:, :, columns])
+        gradients = gradient[:, outputs].reshape(n_out, -1).T
+        product = multiply(pixels, gradients, tf32).reshape(length, -1, n_out)
+        product = product + lax.dynamic_slice_in_dim(totals[s], first, length)
+        totals[s] = lax.dynamic_update_slice_in_dim(totals[s], product, first, axis=0)
+    return totals
+
+
+def _overlap(start: int, size: int, n: int) -> tuple[slice, slice]:
+    """Of `size` rows from `start` on those among rows 0..n-1, and which of the `size` they are."""
+    low = max(0, start)
+    high = min(n, start + size)
+    return slice(low, high), slice(low - start, high - start)
+
+
+def _blocks(count: int, offset: int, size: int, n: int) -> dict[int, np.ndarray]:
+    """Of rows h + offset .. h + offset + size - 1 those among rows 0..n-1, for h = 0..count-1.
+
+    A dict from how many they are to the h with so many, int32.
+    """
+    blocks: dict[int, list[int]] = {}
+    for h in range(count):
+        rows, _ = _overlap(h + offset, size, n)
+        blocks.setdefault(rows.stop - rows.start, []).append(h)
+    return {length: np.array(found, "int32") for length, found in blocks.items()}
+
+
+def _block(x: jax.Array, start: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
+    """`length` rows of x, the first that exist from `start` on, and how many before them do not."""
+    first = jnp.maximum(start, 0)
+    return lax.dynamic_slice_in_dim(x, first, length), first - start
+
+
+def _map_rows(row: Callable, x: jax.Array, count: int, offset: int, size: int) -> jax.Array:
+    """row(*block of x), the blocks as `_blocks` has them, for h = 0..count-1, stacked."""
+    results = {}
+    for length, outputs in _blocks(count, offset, size, len(x)).items():
+        found = _map_blocks(row, x, outputs, offset, length)
+        neighbours = np.flatnonzero(np.diff(outputs) > 1) + 1
+        for start, stop in itertools.pairwise([0, *neighbours, len(outputs)]):
+            results[outputs[start]] = found[start:stop]
+    return jnp.concatenate([results[h] for h in sorted(results)])
+
+
+def _map_blocks(
+    row: Callable, x: jax.Array, outputs: np.ndarray, offset: int, length: int
+) -> jax.Array:
+    """row(*block of x), stacked, for output rows whose blocks have the same length."""
+    return lax.map(lambda h: row(*_block(x, h + offset, length)), jnp.asarray(outputs))
+
+
+def _taps(taps: int, pad: int, n: int, n_out: int) -> Iterator[tuple[int, slice, slice]]:
+    """Each tap that lies on any column: its number, those columns, the outputs they belong to."""
+    for s in range(taps):
+        columns, outputs = _overlap(s - pad, n_out, n)
+        if columns.start < columns.stop:
+            yield s, columns, outputs
+
+
+def _matrix(block: jax.Array) -> jax.Array:
+    """(rows, maps, columns, batch) -> (rows * maps, columns * batch)."""
+    return block.reshape(block.shape[0] * block.shape[1], -1)
+
+
+def _unfold(x: jax.Array, S: int, pad: int) -> jax.Array:
+    """The S columns under a filter as maps: (H, C, W, B) -> (H, S * C, W', B)."""
+    x = jnp.pad(x, [(0, 0), (0, 0), (pad, pad), (0, 0)])
+    return jnp.concatenate([x[:, :, s : s + x.shape[2] - S + 1] for s in range(S)], axis=1)
+
+
+def _fold(taps: jax.Array, pad: int) -> jax.Array:
+    """Sum of column w + s - pad of each tap s, for every w: (S, C, W', B) -> (C, W, B)."""
+    S, _, W, _ = taps.shape
+    taps = jnp.pad(taps, [(0, 0), (0, 0), (pad, pad), (0, 0)])
+    return functools.reduce(jnp.add, [taps[s, :, s : s + W + 2 * pad - S + 1] for s in range(S)])
