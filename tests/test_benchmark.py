@@ -19,13 +19,14 @@ from utilities import (
     benchmark,
     benchmark_measure,
     benchmark_processes,
+    benchmark_products,
     benchmark_table,
     benchmark_worker,
 )
 
 
 def products(task, batch_size):
-    return benchmark_worker.products(Network(task, "FLP", np.random.RandomState(0)), batch_size)
+    return benchmark_products.products(Network(task, "FLP", np.random.RandomState(0)), batch_size)
 
 
 def test_matrix_products_of_a_step():

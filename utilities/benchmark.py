@@ -1,20 +1,21 @@
-"""Time training and evaluation of every task and format, beside the matrix products and PyTorch.
+"""Time training and evaluation, beside the matrix products alone and PyTorch.
 
     python -m utilities.benchmark
     python -m utilities.benchmark --tasks PI_MNIST --formats FLP FXP DFXP --peer \\
         -o benchmark.json --markdown benchmark.md
 
-Training steps, ours, the floor's and PyTorch's, are measured in turn, round after round, each in
-a process of its own, so that ratios hold where the machine's speed drifts; then evaluation,
-checkpoints and what else is asked for. Times are medians over the rounds (smallest - largest), but
-for the start: from nothing to the first batch, once with compilation and once with what was kept.
-Data are random, of the real shapes. Close other programs first.
+Training steps, ours, the floor's and PyTorch's, are measured in turn, round after
+round, each in a process of its own, so that ratios hold where the machine's speed
+drifts; then evaluation, checkpoints and what else is asked for. Times are medians over
+the rounds (smallest - largest), but for the start: from nothing to the first batch,
+once with compilation and once with what was saved. Data are random, of the real shapes.
+Close other programs first.
 
-floor: the step's matrix products alone (a convolution counted as its matrix product), by NumPy's
-BLAS on a CPU, by JAX's on a GPU; --layers compares every single convolution with its matrix
-products in NumPy's. --peer adds the same step in PyTorch: as written (eager), compiled, and with
-QPyTorch's quantizers, as far as torch and qtorch are installed, here or for another Python
-(--peer PYTHON).
+floor: the step's matrix products alone (a convolution counted as its matrix product),
+by NumPy's BLAS on a CPU, by JAX's on a GPU; --layers compares every single convolution
+with its matrix products in NumPy's. --peer adds the same step in PyTorch: as written
+(eager), compiled, and with QPyTorch's quantizers, as far as torch and qtorch are
+installed, here or for another Python (--peer PYTHON).
 """
 
 import argparse
@@ -53,6 +54,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help=", ".join(FORMAT_ARGUMENTS),
     )
+    parser.add_argument("-o", "--out", type=Path, help="write the report as JSON")
+    parser.add_argument("--markdown", type=Path, help="write the table as Markdown, too")
+    add_measurements(parser)
+
+
+def add_measurements(parser: argparse.ArgumentParser) -> None:
+    """How often, where, and what besides."""
     parser.add_argument(
         "--peer",
         nargs="?",
@@ -85,8 +93,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="where to compute (default: auto)",
     )
-    parser.add_argument("-o", "--out", type=Path, help="write the report as JSON")
-    parser.add_argument("--markdown", type=Path, help="write the table as Markdown, too")
 
 
 def check_writable(path: Path) -> None:

@@ -39,7 +39,7 @@ def ratios(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
 
 
 def measure(task: str, plan: Plan, say: Say) -> tuple[Report, Report]:
-    """Everything of one task, and the facts about the device; Failed if it cannot be."""
+    """Everything of one task, and facts about the device; Failed if it cannot be."""
     measurement = Measurement(task, plan, say)
     measurement.start()
     measurement.train()
@@ -63,7 +63,7 @@ class Measurement:
         self.facts: dict[str, Report] = {}
 
     def start(self) -> None:
-        """Start all processes, one after the other: how long they take is measured, too."""
+        """Start all processes, one by one: how long they take is measured, too."""
         for name in [*self.plan.formats, FLOOR]:
             self.say(f"{self.task} {name}: starting")
             self.start_up[name] = []
@@ -117,7 +117,7 @@ class Measurement:
         self.facts = {name: self.ask(name, "facts") for name in self.processes}
 
     def report(self) -> Report:
-        """The task's part of the report, for which evaluation and checkpoints are measured."""
+        """The task's part of the report; for it the rest is measured."""
         result = {
             "task": self.task,
             "floor_ms": spread(self.times[FLOOR]),

@@ -28,7 +28,7 @@ class Process:
         self.started = time.perf_counter()
         self.why: str | None = None
         self.process: subprocess.Popen[str] | None = None
-        # A signal must find the process known here. It will not hear any itself; `close` kills it.
+        # A signal must find the process known here. It hears none; `close` kills it.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             self.process = subprocess.Popen(
@@ -79,7 +79,7 @@ class Process:
         return self.why
 
     def close(self) -> None:
-        """End it; without waiting for what it may have started, which has its output open, too."""
+        """End it, without waiting for what it has started: that has its output open."""
         if self.process:
             self.process.kill()
             self.process.wait()

@@ -32,7 +32,7 @@ LAYERS = ("task", "layer", "product", "ours, ms", "BLAS, ms", "ratio")
 
 
 def markdown(report: Report) -> str:
-    """Speed, what checkpoints cost, and, if measured, teams of runs and single layers."""
+    """Speed, cost of checkpoints, and, if measured, teams of runs and single layers."""
     rows = list(format_rows(report))
     speed = [(*names, *speed_cells(row)) for names, row in rows]
     checkpoints = [(*names, *checkpoint_cells(row["checkpoint"])) for names, row in rows]
@@ -88,7 +88,7 @@ def speed_cells(row: Report) -> tuple[str, ...]:
 
 
 def checkpoint_cells(row: Report) -> tuple[str, ...]:
-    """Of the second; the share is as if training stood still while it is written, too."""
+    """Of the second; the share is as if training stood still while it is written."""
     copied = row["copy_s"]["median"]
     written = row["write_s"]["median"]
     share = 100 * (copied + written) / row["every_s"]

@@ -2,8 +2,8 @@
 
     python -m utilities.benchmark_worker TASK WHAT [--device DEVICE] [--together N]
 
-WHAT is a format, "floor" or "layers". Each line on stdin names a measurement; the answer is a
-line of JSON.
+WHAT is a format, "floor" or "layers". Each line on stdin names a measurement; the
+answer is a line of JSON.
 """
 
 import functools
@@ -28,6 +28,7 @@ from records.follow import CHECKPOINT_SECONDS
 from settings import FORMAT_ARGUMENTS, Settings
 from tasks import TASKS
 from utilities.benchmark_effort import effort
+from utilities.benchmark_products import output_sides, products, products_of, random_factors
 from xla.convolution import Correlation, CorrelationFilterGradient, CorrelationInputGradient
 from xla.device import device_name, peak_memory, select_device, to_device, to_host, wait
 from xla.masks import mask_state
@@ -104,7 +105,7 @@ class Training:
         return 1e3 * (time.perf_counter() - start) / self.tested
 
     def checkpoint(self) -> tuple[float, float]:
-        """Seconds to copy the state, for which training waits, and to write it, meanwhile.
+        """Seconds to copy the state, when training waits, and to write it.
 
         It is written to the disk of temporary files.
         """
@@ -119,7 +120,7 @@ class Training:
         return copied - start, time.perf_counter() - copied
 
     def team(self) -> tuple[float, float]:
-        """Milliseconds a batch and run of several runs: one after the other, and together."""
+        """Milliseconds a batch and run of several runs: one by one, and together."""
 
         def calls(states: list[Any]) -> list[tuple]:
             return [self.call(state, self.segment) for state in states]
@@ -156,39 +157,6 @@ class Training:
         }
 
 
-def products(network: Network, batch_size: int) -> list[tuple[int, int, int]]:
-    """(m, k, n) of every matrix product of a training step."""
-    shapes: list[tuple[int, int, int]] = []
-    for layer in network.layers:
-        W = layer.W.get_value()
-        if W.ndim == 4:
-            rows, columns = output_sides(layer)
-            m, k, n = len(W), W[0].size, rows * columns * batch_size
-        else:
-            m, k, n = W.shape[1], len(W), batch_size
-        shapes += products_of(m, k, n)[: 3 if shapes else 2]  # the first input needs no gradient
-    return shapes
-
-
-def output_sides(layer: Any) -> tuple[int, int]:
-    """Rows and columns of what a convolutional layer computes."""
-    height, width = (
-        n + 2 * layer.pad - layer.W.get_value().shape[2] + 1 for n in layer.input_shape[1:]
-    )
-    return height, width
-
-
-def products_of(m: int, k: int, n: int) -> list[tuple[int, int, int]]:
-    """(m, k, n) of a product and of its gradients in the left and in the right factor."""
-    return [(m, k, n), (m, n, k), (k, m, n)]
-
-
-def random_factors(m: int, k: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The factors of a matrix product, and where it may be written to."""
-    rng = np.random.default_rng(0)
-    return rng.random((m, k), "float32"), rng.random((k, n), "float32"), np.zeros((m, n), "float32")
-
-
 class Layers:
     """Times each convolution of a step against its matrix product in BLAS."""
 
@@ -201,7 +169,7 @@ class Layers:
                 self.add(layer, batch, first=layer is network.layers[0])
 
     def add(self, layer: Any, batch: int, first: bool) -> None:
-        """The three products of a layer; of the first one its input's gradient is not needed."""
+        """The three products of a layer; the first needs no gradient of its input."""
         W = layer.W.get_value()
         maps, *sides = layer.input_shape
         height, width = output_sides(layer)
@@ -233,7 +201,7 @@ class Layers:
 
 
 class Floor:
-    """Times the matrix products of a step alone: in NumPy's BLAS on a CPU, else in JAX."""
+    """Times the matrix products of a step: in NumPy's BLAS on a CPU, else in JAX."""
 
     def __init__(self, network: Network, task: str, on_cpu: bool) -> None:
         self.shapes = products(network, TASKS[task].batch_size)

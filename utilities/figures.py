@@ -5,8 +5,8 @@
     python -m utilities.figures ranges RUN -o FILE                ranges and overflow of a DFXP run
     python -m utilities.figures filters RUN -o FILE               the first layer's filters
 
-RUNS are run folders, or folders that hold them; the paper's figures are drawn as far as there are
-runs for them. FILE ends in .png, .svg or .pdf.
+RUNS are run folders, or folders that hold them; the paper's figures are drawn as far as
+there are runs for them. FILE ends in .png, .svg or .pdf.
 """
 
 import argparse

@@ -41,7 +41,7 @@ class Outcome:
 
     @property
     def device(self) -> str:
-        """What it was trained on: the processor, if the run names it, or the GPU beside it."""
+        """What it was trained on: a processor, if it is named, or a GPU with it."""
         device = str(self.config.get("device", "?"))
         machine = self.config.get("machine")
         if not isinstance(machine, dict) or "processor" not in machine:
@@ -57,7 +57,8 @@ class Outcome:
 def collect(folders: Iterable[Path | str], sample: bool = False) -> tuple[list[Outcome], list[str]]:
     """The runs in folders; and remarks on those left out, with the reason.
 
-    Runs on the generated sample are left out, unless `sample`: then only those are taken.
+    Runs on the generated sample are left out, unless `sample`: then only those are
+    taken.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def collect(folders: Iterable[Path | str], sample: bool = False) -> tuple[list[O
 
 
 def read(folder: Path, sample: bool) -> Outcome:
-    """A run that has records and is, or is not, on the sample; RunError if there is none."""
+    """A run with records that is, or is not, on the sample; else RunError."""
     run = RunFolder(folder)
     config = run.config()
     records = run.records()

@@ -74,7 +74,7 @@ LOGARITHMIC = 5  # times the error of FLP, beyond which an axis is
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a line: the mean test error over that of FLP, its deviation over the seeds."""
+    """A point of a line: mean test error over that of FLP, deviation over the seeds."""
 
     x: float
     mean: float
@@ -86,7 +86,7 @@ Lines = dict[Settings, list[Point]]
 
 
 def lines_of(figure: Figure, outcomes: Iterable[Outcome]) -> tuple[Lines, list[str]]:
-    """The lines of a figure, by what their runs have in common; and the tasks that lack FLP runs.
+    """The lines of a figure, by what their runs share; and tasks that lack FLP runs.
 
     The error of FLP is that of runs trained as long on the same task.
     """
@@ -120,7 +120,7 @@ def lines_of(figure: Figure, outcomes: Iterable[Outcome]) -> tuple[Lines, list[s
 def draw(
     folders: Iterable[Path], out: Path, sample: bool = False, names: Iterable[str] = FIGURES
 ) -> tuple[list[Path], list[str]]:
-    """The figures that there are runs for, out/fig1.png, .svg, ...; and remarks on the others."""
+    """The figures that there are runs for, out/fig1.png, .svg, ...; and remarks."""
     outcomes, remarks = collect(folders, sample)
     remarks += [
         f"{o.folder} was stopped after epoch {o.last['epoch']} of {o.epochs}, left out"
@@ -164,7 +164,7 @@ def draw_one(figure: Figure, lines: Lines, files: list[Path]) -> None:
     axes.axhline(1, color="0.6", linewidth=0.8)
     axes.set(xlabel=figure.axis, ylabel="test error / test error of FLP")
     every = [point for points in lines.values() for point in points]
-    # Errors of a network that learns nothing are so large that the rest would be a flat line.
+    # Beside the errors of a network that learns nothing the rest would be a flat line.
     if max(point.mean for point in every) > LOGARITHMIC:
         axes.set_yscale("log")
         label_decades(plt, axes.yaxis)
@@ -178,7 +178,7 @@ def draw_one(figure: Figure, lines: Lines, files: list[Path]) -> None:
 
 
 def line_label(rest: Settings, figure: Figure, lines: Iterable[Settings]) -> str:
-    """What tells a line from the others: task, format, and the numbers in which they differ."""
+    """What tells a line from others: task, format, and numbers that differ."""
     words = [rest.format]
     if len({other.task for other in lines}) > 1:
         words = [rest.task.replace("_", " "), rest.format]

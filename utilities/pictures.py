@@ -98,10 +98,10 @@ def curves(folders: Sequence[Path], out: Path) -> None:
 
 
 def ranges(folder: Path, out: Path) -> None:
-    """Ranges (above) and overflow rates (below) of every layer's signals over a DFXP run.
+    """Ranges (above) and overflow rates (below) of the signals of a DFXP run.
 
-    One column a layer. Rates of zero are not drawn; the grey line is the rate above which a
-    range grows.
+    One column a layer. Rates of zero are not drawn; the grey line is the rate above
+    which a range grows.
     """
     run = existing(folder)
     records = [record for record in run.records() if "ranges" in record]
@@ -136,7 +136,7 @@ def ranges(folder: Path, out: Path) -> None:
 
 
 def means(records: list[Record], what: str, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means over so many epochs each: of the epochs, and of values (points, layers, signals)."""
+    """Means over so many epochs: of epochs, and of values (points, layers, signals)."""
     there = [record for record in records if what in record]
     parts = [there[i : i + window] for i in range(0, len(there), window)]
     epochs = [np.mean([record["epoch"] for record in part]) for part in parts]
@@ -165,8 +165,8 @@ def draw_signals(axes: Sequence[Any], epochs: np.ndarray, values: np.ndarray) ->
 def tile(W: np.ndarray) -> np.ndarray:
     """First-layer weights as one picture, float64 (rows, columns, 3).
 
-    W is (filters, channels, rows, columns), of one or three channels, or dense (784, filters).
-    Each filter is scaled to its own largest weight.
+    W is (filters, channels, rows, columns), of one or three channels, or dense (784,
+    filters). Each filter is scaled to its own largest weight.
     """
     if W.ndim == 2:
         W = W.T.reshape(-1, 1, PICTURE_SIDE, PICTURE_SIDE)
@@ -184,7 +184,7 @@ def tile(W: np.ndarray) -> np.ndarray:
 
 
 def filters(folder: Path, out: Path) -> None:
-    """The first layer's filters at the best epoch, tiled, in colour if they see colours."""
+    """The first layer's filters at the best epoch, in colour if they see colours."""
     path = existing(folder).best_path
     W = load_npz(path).get("layer0/W")
     if W is None or not is_first_layer(W):

@@ -1,8 +1,8 @@
 """Runs of a sweep on a Ray cluster: what --ray does. Ray is imported only then.
 
-Each run is a Ray task that trains in its run folder; a task whose worker is lost is started
-again by Ray, elsewhere, and goes on from the checkpoint. The lock of the run folder keeps two
-workers apart, and a finished run is not trained again.
+Each run is a Ray task that trains in its run folder; a task whose worker is lost is
+started again by Ray, elsewhere, and goes on from the checkpoint. The lock of the run
+folder holds two workers apart, and a finished run is not trained again.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _cores: list[Lock] = []  # which cores this process has
 
 
 def train_on_ray(sweep: Sweep, address: str, cpus: int, gpus: float) -> None:
-    """Train the unfinished jobs of a sweep; `address` "" starts a cluster on this machine.
+    """Train the unfinished jobs of a sweep; address "" starts a cluster here.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def train_on_ray(sweep: Sweep, address: str, cpus: int, gpus: float) -> None:
     given = sweep.options
     data = terminal.data_folder(given.data, given.sample)
     options = replace(given, out=given.out.resolve(), data=data.resolve())
-    # What is made of the data on first use is made here, not by several workers at a time.
+    # What is made of the data on first use is made here, not by several workers.
     jobs = sweep.unfinished()
     connect(ray, address)
     try:
@@ -74,7 +74,7 @@ def connect(ray: Any, address: str) -> None:
             runtime_env={"env_vars": environment},
             **own,
         )
-    except Exception as error:  # whatever Ray says of an address, or of a machine it cannot use
+    except Exception as error:  # whatever Ray says of an address, or of a machine
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise RunError(f"no Ray cluster ({why})") from None
 

@@ -9,9 +9,9 @@
     python -m utilities.reproduce fig4    DFXP against the maximum overflow rate, for several
                                           bit-widths
 
---scale small shrinks the number of epochs (the schedules with it) and leaves points out, for a
-laptop, and says so; nothing of the networks or formats is smaller. What it will cost is said
-before it starts. The same command again goes on with what is missing.
+--scale small shrinks the number of epochs (the schedules with it) and leaves points
+out, for a laptop, and says so; nothing of the networks or formats is smaller. What it
+will cost is said before it starts. The same command again goes on with what is missing.
 """
 
 import json
@@ -46,7 +46,7 @@ OVERFLOW_RATES = (0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), (0, 1e-5, 1e-4, 1e-3, 
 MOST_BITS = 31
 
 BENCHMARK = Path(__file__).resolve().parent.parent / "results" / "benchmark.json"
-# Of a data set: examples that are trained on, and examples that are tested after each epoch.
+# Of a data set: examples that are trained on, and those tested after each epoch.
 EXAMPLES = {"mnist": (50_000, 20_000), "cifar10": (45_000, 15_000), "svhn": (598_388, 32_032)}
 SAME_NETWORK = {"SVHN": "CIFAR10"}  # task -> the one whose times the benchmark has
 
@@ -54,7 +54,7 @@ Numbers = dict[str, int | float]
 
 
 def points(item: str, small: bool) -> list[tuple[str, Numbers]]:
-    """The runs of a figure, FLP first: (format, numbers other than those of the paper's table)."""
+    """The runs of a figure, FLP first: (format, numbers that are not the table's)."""
     runs: list[tuple[str, Numbers]] = [("FLP", {})]
     most: Numbers = {"prop_bits": MOST_BITS, "up_bits": MOST_BITS}
     if item == "fig1":
@@ -73,7 +73,7 @@ def points(item: str, small: bool) -> list[tuple[str, Numbers]]:
 
 
 def table_formats(task: str) -> list[str]:
-    """The formats of a task in the table: the paper's, or all, of a task that it does not have."""
+    """The formats of a task in the table: the paper's; all, where it has none."""
     if paper := TASKS[task].paper:
         return [name for name in FORMAT_ARGUMENTS if name in paper]
     return [name for name, a in FORMAT_ARGUMENTS.items() if len(a.published) == a.needs]
@@ -104,7 +104,7 @@ def small_epochs(task: str) -> int:
 
 
 def cost(runs: list[Settings]) -> tuple[float, list[str]]:
-    """Hours that runs take, at the speed of the committed benchmark; and what it does not have."""
+    """Hours that runs take as results/benchmark.json has it; and what it lacks."""
     report = json.loads(BENCHMARK.read_text())
     rows = {(r["task"], name): row for r in report["results"] for name, row in r["formats"].items()}
     hours = 0.0

@@ -1,10 +1,10 @@
-"""The paper's table ("Published results") with our figures beside it, from run folders alone.
+"""The paper's table ("Published results") with our figures beside it.
 
     python -m utilities.results results/ [--markdown FILE] [--csv FILE]
 
-RUNS are run folders, or folders that hold them. Error rates are test errors at the lowest
-validation error, means and standard deviations over the seeds there are. What is missing, or was
-stopped early, is said.
+RUNS are run folders, or folders that hold them. Error rates are test errors at the
+lowest validation error, means and standard deviations over the seeds there are. What is
+missing, or was stopped early, is said.
 """
 
 import sys

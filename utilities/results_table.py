@@ -16,8 +16,8 @@ HEAD = ("command", "epochs", "test error, %", "paper, %", "difference", "runs", 
 class Row:
     """A line of the table: runs that differ by their seeds only.
 
-    `deviation` is None of a single run, `paper` where the paper has no such run, `difference`
-    also while the runs are not complete.
+    `deviation` is None of a single run, `paper` where the paper has no such run,
+    `difference` also while the runs are not complete.
     """
 
     command: str
@@ -69,7 +69,7 @@ def order(settings: Settings) -> tuple:
 
 
 def table(outcomes: list[Outcome]) -> tuple[list[Row], list[str]]:
-    """Rows, the paper's settings first; and the commands of those of the paper that are missing."""
+    """Rows, the paper's settings first; and the commands of those that are missing."""
     groups = by_settings(outcomes)
     papers = published()
     others = sorted((s for s in groups if s not in papers), key=order)
@@ -84,7 +84,7 @@ def table(outcomes: list[Outcome]) -> tuple[list[Row], list[str]]:
 
 
 def row_of(outcomes: list[Outcome], paper: float | None) -> Row:
-    """The row of complete runs that differ by their seeds, or of one that was stopped early."""
+    """The row of complete runs that differ by their seeds, or of one stopped early."""
     first = outcomes[0]
     mean, deviation = mean_and_deviation([outcome.error for outcome in outcomes])
     stopped = f"stopped after {first.last['epoch']} of {first.epochs}"

@@ -2,11 +2,11 @@
 
     python -m utilities.sweep PI_MNIST FLP,DFXP 5 6:12 11 100 0.0001 2 --epochs 10 --seeds 3
 
-A list is 9,10,11; a range is 5:12, both ends included, or 5:13:2. Each run gets the folder that
-main.py would have given it, under --out. Runs that are finished are skipped, others resumed, so
-that the same command goes on after an interruption. summary.csv in --out has a line for each.
-Runs of one task and format are trained by one compiled program, on a GPU several at a time
-(--together).
+A list is 9,10,11; a range is 5:12, both ends included, or 5:13:2. Each run gets the
+folder that main.py would have given it, under --out. Runs that are finished are
+skipped, others resumed, so that the same command goes on after an interruption.
+summary.csv in --out has a line for each. Runs of one task and format are trained by one
+compiled program, on a GPU several at a time (--together).
 """
 
 import itertools

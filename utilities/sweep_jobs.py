@@ -33,7 +33,7 @@ class Options:
         return self.out / "summary.csv"
 
     def folder(self, settings: Settings) -> Path:
-        """The folder of a run: the one that main.py would have given it, under `out`."""
+        """The folder of a run: as main.py would have named it, under `out`."""
         return self.out / settings.folder_name(self.sample)
 
     def last_epoch(self, settings: Settings) -> int:

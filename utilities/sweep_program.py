@@ -87,7 +87,7 @@ def fraction(text: str) -> float:
 def execute(
     name: str, settings: list[Settings], a: argparse.Namespace, stop_after: int | None = None
 ) -> tuple[int, list[Job]]:
-    """Train runs as the options `a` of the program `name` say; (exit status, the jobs)."""
+    """Train runs as options `a` of a program say; (exit status, the jobs)."""
     options = Options(a.out, a.data, a.sample, stop_after, a.device, a.deterministic)
     jobs: list[Job] = []
     try:

@@ -11,7 +11,7 @@ from utilities.sweeping import Listener
 
 
 class Table(Listener):
-    """On a terminal a table that is drawn anew, elsewhere a line when a run begins or ends."""
+    """On a terminal a table, drawn anew; elsewhere a line when a run begins or ends."""
 
     def __init__(self, jobs: list[Job], out: TextIO) -> None:
         self.jobs = jobs
@@ -32,7 +32,7 @@ class Table(Listener):
             self.draw()
 
     def say(self, text: object) -> None:
-        """Print a line above the table; may be called while something is printed, by a signal."""
+        """Print a line above the table; a signal may call it while another is printed."""
         self._unsaid.append(str(text))
         if not self._busy:
             self._print()
@@ -47,7 +47,8 @@ class Table(Listener):
         """What is unsaid, then the table, instead of the one that is there."""
         self._busy = True
         try:
-            with contextlib.suppress(BrokenPipeError):  # nobody reads any more: training goes on
+            # When nobody reads any more, training goes on.
+            with contextlib.suppress(BrokenPipeError):
                 if self._lines:
                     print(f"\x1b[{self._lines}A\x1b[J", end="", file=self.out)
                     self._lines = 0
@@ -80,7 +81,7 @@ class Table(Listener):
         return [line[:width] for line in lines]
 
     def time_left(self) -> str:
-        """As long as the epochs that are left take at the speed of those that were trained."""
+        """What the epochs that are left take at the speed of those before."""
         running = [j for j in self.jobs if j.status == "running" and j.record.get("epoch")]
         if not running:
             return ""

@@ -34,7 +34,7 @@ class Listener:
 
 
 class Passing(Watcher):
-    """Passes on to a sweep's listener what a run tells, and ends the run with the sweep."""
+    """Passes on what a run tells, and ends the run when the sweep is to end."""
 
     def __init__(self, sweep: "Sweep") -> None:
         self.sweep = sweep
@@ -59,7 +59,7 @@ class Sweep:
     Attributes
     ----------
     ending : int or None
-        A signal that has come: nothing more is begun, what is running stops where it is.
+        A signal that has come: nothing more is begun, what runs stops where it is.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Sweep:
         self.listener.changed(job)
 
     def unfinished(self) -> list[Job]:
-        """The jobs that are to be trained; those whose data cannot be used are marked as failed.
+        """The jobs to be trained; those whose data cannot be used are marked as failed.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class Sweep:
             self._train_group(jobs)
 
     def _train_group(self, jobs: list[Job]) -> None:
-        """Jobs of one task, format and source of masks: their trainers share what is compiled."""
+        """Jobs of one task, format and source of masks: they share what is compiled."""
         from xla import device
         from xla.program_cache import cache_programs
 
@@ -146,7 +146,7 @@ class Sweep:
                 yield job, trainer
 
     def _open(self, job: Job, data: datasets.Dataset) -> bool:
-        """Lock the job's folder, and make it a run folder; whether it can be trained."""
+        """Lock a job's folder, and make it a run folder; whether it can be trained."""
         from xla.device import device_name
 
         try:

@@ -1,4 +1,4 @@
-"""Several runs trained at a time, each as if it were alone: their segments share a program."""
+"""Several runs at a time, each as if it were alone: their segments share a program."""
 
 import contextlib
 from collections.abc import Generator, Iterator
@@ -18,7 +18,8 @@ def train_together(
 ) -> Iterator[tuple[Name, Event]]:
     """Train runs of one task, format and source of masks, on the same data.
 
-    All of them go on to their next segment, or to their end, before those segments are trained.
+    All of them go on to their next segment, or to their end, before those segments are
+    trained.
 
     Parameters
     ----------
@@ -27,9 +28,8 @@ def train_together(
     members
         The steps of each run, by something that names it.
 
-    Yields
-    ------
-    (name, record) after each epoch of a run; when it ends (name, None), or (name, exception).
+    Yields ------ (name, record) after each epoch of a run; when it ends (name, None),
+    or (name, exception).
     """
     answers: dict[Name, Any] = dict.fromkeys(members)
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What the PyTorch peer is made of: the networks, and values that are stored in few bits."""
+"""What the PyTorch peer is made of: networks, and values stored in few bits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Shape of an input; of each convolution its maps, pieces, filter side, padding, pooling window and
-# probability to keep an input; of each dense layer its units, pieces and that probability.
+# Shape of an input; maps, pieces, filter side, padding, pooling window and the share of
+# inputs that dropout leaves, of each convolution; units, pieces and that share, of each
+# dense layer.
 NETWORKS: dict[str, tuple[tuple[int, ...], list[tuple], list[tuple]]] = {
     "PI_MNIST": ((784,), [], [(240, 5, 0.8), (240, 5, 0.5), (10, 1, 0.5)]),
     "MNIST": (
@@ -42,7 +43,7 @@ def qpytorch(x: Tensor, bits: int, noib: Tensor) -> Tensor:
 
 
 def overflow(v: Tensor, bits: int, noib: Tensor) -> Tensor:
-    """Rates at or beyond the end of the grid, at the range and at one integer bit less: (2,)."""
+    """Rates at or beyond the grid's end, at the range and one integer bit less: (2,)."""
     v = v.detach().abs()
     top = (2.0**bits - 1) * torch.exp2(noib - bits)
     return torch.stack([(v >= top).float().mean(), (v >= top / 2).float().mean()])
@@ -51,8 +52,8 @@ def overflow(v: Tensor, bits: int, noib: Tensor) -> Tensor:
 class Store(torch.autograd.Function):
     """Quantize a value on the way forward and its gradient on the way back.
 
-    The gradient of `slot` (2,) carries the overflow rates of the quantized gradient out of the
-    backward pass.
+    The gradient of `slot` (2,) carries the overflow rates of the quantized gradient out
+    of the backward pass.
     """
 
     @staticmethod

@@ -1,12 +1,13 @@
-"""The same training step in PyTorch, for `utilities.benchmark --peer`: what one would write there.
+"""The same training step in PyTorch, as one would write it there: the benchmark's peer.
 
     python -m utilities.torch_peer TASK FORMAT --variant eager|compile|qpytorch
 
-Autograd with straight-through quantizers, and for DFXP the overflow statistics and ranges of the
-ten signals of every layer. Random data of the real shapes. Convolutions use the faster of the two
-memory layouts. PyTorch's gradient of ties differs from the published one, so this is for speed
-only. It needs torch, `qpytorch` also qtorch, ninja and a C++ compiler; of this project only the
-settings. On stdin a line "N" asks for N batches; the answer is a JSON list of their milliseconds.
+Autograd with straight-through quantizers, and for DFXP the overflow statistics and
+ranges of the ten signals of every layer. Random data of the real shapes. Convolutions
+use the faster of the two memory layouts. PyTorch's gradient of ties differs from the
+published one, so this is for speed only. It needs torch, `qpytorch` also qtorch, ninja
+and a C++ compiler; of this project only the settings. On stdin a line "N" asks for N
+batches; the answer is a JSON list of their milliseconds.
 """
 
 import argparse
@@ -39,7 +40,7 @@ Rates = dict[tuple[int, str], Tensor]  # (2,) by layer and signal
 
 
 class Pass(NamedTuple):
-    """What the forward pass of a batch has at hand, and the overflow rates that it collects."""
+    """What the forward pass has at hand, and the overflow rates that it collects."""
 
     parameters: list[Tensor]
     slots: list[dict[str, Tensor]]
@@ -111,7 +112,7 @@ class Peer:
         )
 
     def _biased(self, at: Pass, z: Tensor, layer: int) -> Tensor:
-        """z of a convolution once more, after the bias: its overflow is not counted again."""
+        """z of a convolution after the bias; its overflow has been counted."""
         if self.format == "FLP":
             return z
         return Store.apply(
