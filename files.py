@@ -68,7 +68,7 @@ def write_json(path: Path, value: object) -> None:
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], previous: Path | None = None) -> None:
     """An uncompressed .npz file with a CRC-32 sum of every array, written atomically."""
-    write_atomically(path, lambda file: np.savez(file, **arrays), previous)
+    write_atomically(path, lambda file: np.savez(file, **dict(arrays)), previous)  # type: ignore[arg-type]
 
 
 def load_npz(path: Path, compressed: bool = False) -> Arrays:

@@ -162,7 +162,7 @@ class Progress(Watcher):
 def main(arguments: list[str]) -> int:
     a = parse(arguments, __doc__)
     with contextlib.suppress(AttributeError):  # a folder's name may have what cannot be printed
-        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     # Imports and graphs are many objects and no garbage: a tenth of the time to the first batch.
     gc.set_threshold(100_000)
     signals = terminal.Signals()

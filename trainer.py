@@ -47,6 +47,9 @@ class Trainer:
         Passed to the network.
     """
 
+    feed: Feed
+    evaluation: Evaluation
+
     def __init__(
         self,
         settings: Settings,
@@ -77,14 +80,11 @@ class Trainer:
         self._before: Arrays = {}  # the order as it was before the pass that has begun
         self._clock: float | None = None  # when the epoch began, as time.perf_counter has it
         sizes = self.network, self.batch_size
-        if like is None:
-            self.training = TrainingProgram(*sizes, self.segment, self.masks.kind)
-            testing = TestProgram(*sizes)
-            on_device: dict[str, Any] = {}
-        else:
-            self.training = like.training
-            testing = like.evaluation.program
-            on_device = like.feed.on_device
+        self.training = (
+            like.training if like else TrainingProgram(*sizes, self.segment, self.masks.kind)
+        )
+        testing = like.evaluation.program if like else TestProgram(*sizes)
+        on_device = like.feed.on_device if like else {}
         self.feed = Feed(data.train, self.order, self.task, self.batch_size, on_device)
         self.evaluation = Evaluation(testing, data, settings.prop_bits, self.segment, on_device)
         state = {v.name: v.get_value() for v in self.network.state}
@@ -113,7 +113,7 @@ class Trainer:
                 yield from self._epoch(self.position.epoch + 1)
 
     def _epoch(self, epoch: int) -> Steps:
-        began = time.perf_counter() if self._clock is None else self._clock
+        began: float = self._clock or time.perf_counter()
         self._clock = began
         LR, M = self.schedule[max(epoch, 1) - 1]
         if epoch:
@@ -221,7 +221,7 @@ class Trainer:
         }
 
     def _check_finite(self) -> None:
-        watched = [v.name for layer in self.network.layers for v in layer.state[:4]]
+        watched = [str(v.name) for layer in self.network.layers for v in layer.state[:4]]
         if bad := not_finite(self.state, watched):
             layer = bad[0].split("/")[0]
             raise Diverged(
@@ -275,7 +275,7 @@ class Trainer:
 
     @property
     def parameter_names(self) -> list[str]:
-        return [v.name for layer in self.network.layers for v in (layer.W, layer.b)]
+        return [str(v.name) for layer in self.network.layers for v in (layer.W, layer.b)]
 
     def parameters(self) -> Arrays:
         """The layers' weights and biases: layer0/W, layer0/b, ..."""

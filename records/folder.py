@@ -14,6 +14,7 @@ half-written. Arrays are stored with their CRC-32 sums, which are checked when t
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,10 @@ class RunFolder:
                 "with --out"
             )
 
-    def check_data(self, identity: dict[str, str]) -> None:
+    def check_data(self, identity: Mapping[str, str]) -> None:
         """Refuse to go on with other data."""
         there = self.config()["data"]
-        names = sorted(there | identity)
+        names = sorted({*there, *identity})
         differing = [name for name in names if there.get(name) != identity.get(name)]
         if differing:
             raise RunError(
@@ -135,7 +136,7 @@ class RunFolder:
         self,
         command: list[str],
         settings: Settings,
-        identity: dict[str, str],
+        identity: Mapping[str, str],
         device: str,
         **options: bool,
     ) -> None:
@@ -144,7 +145,7 @@ class RunFolder:
             "command": command,
             "settings": settings.as_json(),
             "epochs": settings.last_epoch,
-            "data": identity,
+            "data": dict(identity),
             **options,
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **machine.environment(device),

@@ -101,7 +101,7 @@ class Training:
     def test(self) -> float:
         """Milliseconds a test image."""
         start = time.perf_counter()
-        self.testing(self.state, self.constants["prop_bits"], *self.test_set)
+        self.testing(self.state, np.int32(self.constants["prop_bits"]), *self.test_set)
         return 1e3 * (time.perf_counter() - start) / self.tested
 
     def checkpoint(self) -> tuple[float, float]:

@@ -74,6 +74,7 @@ def _train(program: TrainingProgram, segments: dict[Name, Segment]) -> dict[Name
         groups.setdefault(alike, []).append(name)
     answers: dict[Name, Any] = {}
     for group in groups.values():
+        states: list[Any]
         try:
             with device_failures():
                 states = program.together([segments[name].arguments for name in group])

@@ -116,7 +116,7 @@ def _add_rows(add: Callable, rows: np.ndarray, totals: list[jax.Array]) -> list[
     """add(h, totals) for each h of rows: one above and one below, or neighbours."""
     step = np.int32(rows[1] - rows[0] if len(rows) > 1 else 1)
 
-    def turn(i, totals):
+    def turn(i: jax.Array, totals: list[jax.Array]) -> list[jax.Array]:
         return add(rows[0] + i * step, totals)
 
     return lax.fori_loop(np.int32(0), np.int32(len(rows)), turn, totals)

@@ -26,9 +26,11 @@ Graph = tuple[dict[str, TensorVariable], Any]
 class NetworkGraphs(Protocol):
     """What is asked of a network (see model.Network)."""
 
-    layers: Sequence[Any]
     format: Any
-    description: tuple
+    description: Any
+
+    @property
+    def layers(self) -> Sequence[Any]: ...
 
     @property
     def state(self) -> list[TensorSharedVariable]: ...
@@ -156,13 +158,24 @@ class TrainingProgram:
             self._steps[tf32] = (step, [v.name for v in updates])
         return self._steps[tf32]
 
-    def _run(self, state, constants, x, t, rows, batches, count, masks, tf32=False):
+    def _run(
+        self,
+        state: State,
+        constants: dict,
+        x: Any,
+        t: Any,
+        rows: Any,
+        batches: Any,
+        count: Any,
+        masks: Any,
+        tf32: bool = False,
+    ) -> State:
         self.compilations += 1
         step, updated = self._step(tf32)
         layers = self.network.layers
         shapes = [(self._batch_size, layer.input_size) for layer in layers]
 
-        def batch(i, state):
+        def batch(i: Any, state: State) -> State:
             if self.masks == "device":
                 drawn, state = draw_masks(state, [layer.p for layer in layers], shapes)
             else:
@@ -174,8 +187,19 @@ class TrainingProgram:
         with jax.default_matmul_precision("highest"):
             return lax.fori_loop(0, count, batch, state)
 
-    def _run_together(self, states, constants, x, t, rows, batches, count, masks, tf32=False):
-        def one(member):
+    def _run_together(
+        self,
+        states: Any,
+        constants: Any,
+        x: Any,
+        t: Any,
+        rows: Any,
+        batches: Any,
+        count: Any,
+        masks: Any,
+        tf32: bool = False,
+    ) -> list[State]:
+        def one(member: Any) -> State:
             state, constants, rows, batches, masks = member
             return self._run(state, constants, x, t, rows, batches, count, masks, tf32)
 
@@ -230,11 +254,13 @@ class TestProgram:
         last = len(x) if last is None else min(last, len(x))
         return int(self._program(state, prop_bits, x, classes, np.int32(first), np.int32(last)))
 
-    def _count(self, state, prop_bits, x, classes, first, last):
+    def _count(
+        self, state: State, prop_bits: Any, x: Any, classes: Any, first: Any, last: Any
+    ) -> jax.Array:
         inputs, outputs = self.network.test_step(self.batch_size)
         test_pass = to_jax(inputs, self.network.state, outputs[-1:])
 
-        def batch(i, errors):
+        def batch(i: Any, errors: jax.Array) -> jax.Array:
             (y,) = test_pass({"x": x[i], "prop_bits": prop_bits}, state)
             wrong = (y.argmax(axis=1) != classes[i]) & (classes[i] >= 0)
             return errors + wrong.sum(dtype="int32")

@@ -29,8 +29,8 @@ def repeated(op: JaxOp, operands: Sequence[np.ndarray], times: int) -> Callable[
     """A function that computes an Op so many times, in a loop as training does, and waits."""
 
     @jax.jit
-    def program(first, *others):
-        def turn(_, total):  # each needs the one before
+    def program(first: jax.Array, *others: jax.Array) -> jax.Array:
+        def turn(_: Any, total: jax.Array) -> jax.Array:  # each needs the one before
             return total + materialise(op.apply(first + 0 * total, *others)).ravel()[0]
 
         return lax.fori_loop(0, times, turn, np.float32(0))
