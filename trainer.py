@@ -47,8 +47,9 @@ class Trainer:
         Passed to the network.
     """
 
-    feed: Feed
+    training: TrainingProgram
     evaluation: Evaluation
+    feed: Feed
 
     def __init__(
         self,
@@ -131,7 +132,7 @@ class Trainer:
             yield from self._initialise_ranges()
         self.position = Position(epoch)
         self._clock = None
-        record = {"epoch": epoch, "LR": LR, "M": M}
+        record: Record = {"epoch": epoch, "LR": LR, "M": M}
         record |= {"validation_error": valid_error, "test_error": test_error}
         record |= self.best or {}
         record |= measures(self.network, self.state, self.batches_per_epoch if epoch else 0)

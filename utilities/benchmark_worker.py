@@ -66,7 +66,7 @@ class Training:
         self.test_set = self.testing.arrange(*test_set)
         self.examples = to_device((x, t))
         self.rows = np.arange(len(x), dtype="int32").reshape(self.segment, size)
-        self.constants = {
+        self.constants: dict[str, Any] = {
             "LR": np.float32(0.02),
             "M": np.float32(0.5),
             "prop_bits": np.int32(numbers.prop_bits),
@@ -101,7 +101,7 @@ class Training:
     def test(self) -> float:
         """Milliseconds a test image."""
         start = time.perf_counter()
-        self.testing(self.state, np.int32(self.constants["prop_bits"]), *self.test_set)
+        self.testing(self.state, self.constants["prop_bits"], *self.test_set)
         return 1e3 * (time.perf_counter() - start) / self.tested
 
     def checkpoint(self) -> tuple[float, float]:
