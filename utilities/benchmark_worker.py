@@ -66,7 +66,7 @@ class Training:
         self.test_set = self.testing.arrange(*test_set)
         self.examples = to_device((x, t))
         self.rows = np.arange(len(x), dtype="int32").reshape(self.segment, size)
-        self.constants = {
+        self.constants: dict[str, Any] = {
             "LR": np.float32(0.02),
             "M": np.float32(0.5),
             "prop_bits": np.int32(numbers.prop_bits),
