@@ -73,6 +73,7 @@ def _train(program: TrainingProgram, segments: dict[Name, Segment]) -> dict[Name
         alike = id(x), len(rows), program.narrow(constants)
         groups.setdefault(alike, []).append(name)
     answers: dict[Name, Any] = {}
+    states: list[Any]
     for group in groups.values():
         states: list[Any]
         try:
