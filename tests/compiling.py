@@ -1,4 +1,4 @@
-"""Functions of PyTensor variables, compiled and called with arrays: alone, in a loop, vectorized."""
+"""Functions of PyTensor variables, compiled and called: alone, in a loop, vectorized."""
 
 from functools import cache
 
@@ -59,7 +59,7 @@ def run(function, *arrays):
 
 
 def run_looped(function, *arrays):
-    """The same inside a loop, which XLA compiles in another way; the loop count is not known to it."""
+    """The same inside a loop, which XLA compiles in another way; it does not know the count."""
     return call(loop, function, arrays)
 
 

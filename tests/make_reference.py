@@ -1,7 +1,8 @@
 """Make tests/reference/*.npz with the plain NumPy evaluation: python tests/make_reference.py
 
-format.npz has quantizers and overflow rates; the others are traces in the form that utilities/replay_trace.py reads.
-Needed again only if numpy_reference.py changes, and then the numbers must not.
+format.npz has quantizers and overflow rates; the others are traces in the form that
+utilities/replay_trace.py reads. Needed again only if numpy_reference.py changes, and then
+the numbers must not.
 """
 
 import hashlib
@@ -82,7 +83,8 @@ def inputs(task, batch_size, n_batches):
         x = np.zeros((n, 28, 28), int)
         labels = rng.randint(0, 10, n)
         for image, label in zip(x, labels, strict=True):
-            row, column = 4 + label, 20 - label
+            row = 4 + label
+            column = 20 - label
             image[row : row + 8, column : column + 3] += rng.randint(100, 256)
             image[row + 2 : row + 5, 4:18] += rng.randint(0, 256, (3, 14)) // 2
         return (np.minimum(x, 255).reshape(n, 784) / 256).astype("f4"), np.eye(10, dtype="f4")[
@@ -123,43 +125,44 @@ def warm(task, layers):
             setattr(layer, name, (np.rint(rng.normal(0, 0.01, shape) * 1024) / 1024).astype("f4"))
 
 
+LR = 0.046875
+M = 0.625
+MASKS = 99  # the seed of the masks
+
+
 def trace(
     name,
     task,
     number_format,
     data,
-    batch_size,
-    n_batches,
     *,
-    is_warm=False,
+    warm_start=False,
     mixed=False,
-    initial_range=0,
-    bits=(9, 11),
     frequency=0,
     max_overflow=0.0,
     inside=(),
-    full=(),
 ):
     """Write a trace of the form that the README of the recorded numbers describes."""
-    rng = np.random.RandomState(1234)
-    layers = ref.pi_mnist(rng, 4, 2) if task == "PI_MNIST" else ref.mnist(rng)
-    if is_warm:
+    layers = ref.pi_mnist(np.random.RandomState(1234), 4, 2)
+    if task == "MNIST":
+        layers = ref.mnist(np.random.RandomState(1234))
+    if warm_start:
         warm(task, layers)
     for k, layer in enumerate(layers):
-        ranges = RANGES + k % 2 if mixed else [initial_range] * 10
+        ranges = RANGES + k % 2 if mixed else [0] * 10
         layer.ranges = dict(zip(ref.SIGNALS, map(int, ranges), strict=True))
-    LR, M = 0.046875, 0.625
+    batch_size = len(data["x_test"]) // 2
     meta = {
         "name": name,
         "task": task,
         "format": number_format,
-        "comp_precision": bits[0],
-        "update_precision": bits[1],
-        "initial_range": initial_range,
+        "comp_precision": 9,
+        "update_precision": 11,
+        "initial_range": 0,
         "initial_ranges": ranges_of(layers),
         "range_update_frequency": frequency,
         "max_overflow": max_overflow,
-        "n_batches": n_batches,
+        "n_batches": len(data["x_train"]) // batch_size,
         "batch_size": batch_size,
         "n_hidden": 4,
         "LR": LR,
@@ -170,74 +173,91 @@ def trace(
         "W_shapes": [layer.W.shape for layer in layers],
         "mask_widths": [layer.input_size for layer in layers],
         "range_names": ref.SIGNALS,
-        "full_state_after_batches": full,
+        "full_state_after_batches": (),
         "intermediates_at_batches": inside,
         "x": "dyadic",
-        "warm": is_warm,
+        "warm": warm_start,
         "init_W_sha256": [hashlib.sha256(layer.W.tobytes()).hexdigest() for layer in layers],
     }
     arrays = {"meta_json": np.bytes_(json.dumps(meta))}
-    mask_rng = np.random.RandomState(99)
+    arrays |= steps(meta, layers, data) | tested(meta, layers, data)
+    save(name, arrays)
+
+
+def steps(meta, layers, data):
+    """The masks of all batches, the state after each, and what passed through in some."""
+    rng = np.random.RandomState(MASKS)
+    B = meta["batch_size"]
+    arrays = {}
     masks = [
-        [mask_rng.uniform(size=(batch_size, layer.input_size)) < layer.p for layer in layers]
-        for _ in range(n_batches)
+        [rng.uniform(size=(B, layer.input_size)) < layer.p for layer in layers]
+        for _ in range(meta["n_batches"])
     ]
-    for k in range(len(layers)):
-        arrays[f"mask/L{k}/packed"] = np.packbits(
-            np.concatenate([batch[k] for batch in masks]), axis=1
-        )
-    used, after, counted, called = [], [], [], []
-    for b in range(n_batches):
-        rows, used = slice(b * batch_size, (b + 1) * batch_size), [*used, ranges_of(layers)]
+    for k, of_layer in enumerate(zip(*masks, strict=True)):
+        arrays[f"mask/L{k}/packed"] = np.packbits(np.concatenate(of_layer), axis=1)
+    used = []
+    after = []
+    counted = []
+    called = []
+    for b, drawn in enumerate(masks):
+        rows = slice(b * B, (b + 1) * B)
+        used.append(ranges_of(layers))
+        frequency = meta["range_update_frequency"]
         update_after = frequency if frequency and (b + 1) % frequency == 0 else None
-        seen = ref.training_step(
-            layers,
-            number_format,
-            data["x_train"][rows],
-            data["y_train"][rows],
-            masks[b],
-            LR,
-            M,
-            *bits,
-            max_overflow,
-            update_after,
-        )
+        x = data["x_train"][rows]
+        t = data["y_train"][rows]
+        rest = (meta["max_overflow"], update_after)
+        seen = ref.training_step(layers, meta["format"], x, t, drawn, LR, M, 9, 11, *rest)
         after.append(ranges_of(layers))
         called.append(update_after or 0)
-        counted.append(
-            [
-                [layer.counted[s] if number_format == "DFXP" else (0.0, 0.0) for s in ref.SIGNALS]
-                for layer in layers
-            ]
-        )
+        counted.append(counted_by(layers, meta["format"]))
         for k, layer in enumerate(layers):
-            for what in STATE:
-                arrays[f"after{b:02d}/L{k}/{what}/sample"] = sample(getattr(layer, what))
-                arrays[f"after{b:02d}/L{k}/{what}/stats"] = statistics(getattr(layer, what))
-                if b in full:
-                    arrays[f"after{b:02d}/L{k}/{what}/full"] = getattr(layer, what)
-            for what in INSIDE if b in inside else ():
-                if what in seen[k]:
-                    suffix = "/sample" if seen[k][what].size > 2000 else ""
-                    arrays[f"inter{b:02d}/L{k}/{what}{suffix}"] = (
-                        sample(seen[k][what]) if suffix else seen[k][what]
-                    )
-    counted = np.moveaxis(np.array(counted), -1, 0)
-    arrays |= {
+            arrays |= state_after(b, k, layer)
+            arrays |= inside_of(b, k, seen[k]) if b in meta["intermediates_at_batches"] else {}
+    overflow, overflow_1 = np.moveaxis(np.array(counted), -1, 0)
+    return arrays | {
         "ranges_used": np.array(used),
         "ranges_after": np.array(after),
-        "overflow": counted[0],
-        "overflow_1": counted[1],
+        "overflow": overflow,
+        "overflow_1": overflow_1,
         "range_update_called_with": np.array(called),
     }
+
+
+def state_after(b, k, layer):
+    arrays = {}
+    for what in STATE:
+        arrays[f"after{b:02d}/L{k}/{what}/sample"] = sample(getattr(layer, what))
+        arrays[f"after{b:02d}/L{k}/{what}/stats"] = statistics(getattr(layer, what))
+    return arrays
+
+
+def inside_of(b, k, seen):
+    arrays = {}
+    for what in INSIDE:
+        if what in seen:
+            suffix = "/sample" if seen[what].size > 2000 else ""
+            whole = seen[what]
+            arrays[f"inter{b:02d}/L{k}/{what}{suffix}"] = sample(whole) if suffix else whole
+    return arrays
+
+
+def tested(meta, layers, data):
+    """The test-time pass."""
     halves = np.split(data["x_test"], 2)
-    outputs = [ref.test_pass(layers, number_format, x, bits[0]) for x in halves]
-    for k in range(len(layers)):
-        arrays[f"test/L{k}/y"] = np.concatenate([output[k] for output in outputs])
-    y = arrays["test/y"] = np.concatenate([output[-1] for output in outputs])
+    outputs = [ref.test_pass(layers, meta["format"], x, 9) for x in halves]
+    arrays = {f"test/L{k}/y": np.concatenate(y) for k, y in enumerate(zip(*outputs, strict=True))}
+    y = arrays[f"test/L{len(layers) - 1}/y"]
     wrong = y.argmax(axis=1) != data["y_test"].argmax(axis=1)
-    arrays["test/errors"] = wrong.reshape(2, batch_size).sum(axis=1)
-    save(name, arrays)
+    errors = wrong.reshape(2, meta["batch_size"]).sum(axis=1)
+    return arrays | {"test/y": y, "test/errors": errors}
+
+
+def counted_by(layers, number_format):
+    """What the accumulators held before a range update."""
+    if number_format != "DFXP":
+        return [[(0.0, 0.0) for _ in ref.SIGNALS] for _ in layers]
+    return [[layer.counted[s] for s in ref.SIGNALS] for layer in layers]
 
 
 def ranges_of(layers):
@@ -248,23 +268,15 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     formats()
     data = inputs("PI_MNIST", 10, 3)
-    trace("PI4_FLP", "PI_MNIST", "FLP", data, 10, 3, inside=(0,))
-    trace("PI4warm_HFLP", "PI_MNIST", "HFLP", data, 10, 3, is_warm=True)
-    trace("PI4warm_FXPmixed_9_11", "PI_MNIST", "FXP", data, 10, 3, is_warm=True, mixed=True)
-    trace(
-        "PI4warm_DFXPmixed_9_11_mo1e-2_f2",
-        "PI_MNIST",
-        "DFXP",
-        data,
-        10,
-        3,
-        is_warm=True,
-        mixed=True,
-        frequency=2,
-        max_overflow=0.01,
-    )
+    warm_mixed = {"warm_start": True, "mixed": True}
+    trace("PI4_FLP", "PI_MNIST", "FLP", data, inside=(0,))
+    trace("PI4warm_HFLP", "PI_MNIST", "HFLP", data, warm_start=True)
+    trace("PI4warm_FXPmixed_9_11", "PI_MNIST", "FXP", data, **warm_mixed)
+    moving = {"frequency": 2, "max_overflow": 0.01}
+    name = "PI4warm_DFXPmixed_9_11_mo1e-2_f2"
+    trace(name, "PI_MNIST", "DFXP", data, **moving, **warm_mixed)
     data = inputs("MNIST", 2, 1)
-    trace("MNISTwarm_FXPmixed_9_11", "MNIST", "FXP", data, 2, 1, is_warm=True, mixed=True)
+    trace("MNISTwarm_FXPmixed_9_11", "MNIST", "FXP", data, **warm_mixed)
 
 
 if __name__ == "__main__":

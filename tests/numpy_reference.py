@@ -1,8 +1,9 @@
-"""SPEC sections 2-8 and 11 once more, in plain NumPy: what the compiled programs are compared with.
+"""docs/published_program.md in plain NumPy: what the compiled programs are compared with.
 
-Written from the specification alone, in its order and with its letters; nothing of the program is imported. Sums of
-products are formed in float64 and rounded to float32 once. Where the numbers have so few bits that every float32 sum is
-exact, any order of summation gives the same; elsewhere this is the value that a float32 sum may miss by its last bits.
+Written from that page alone, in its order and with its letters; nothing of the program is
+imported. Sums of products are formed in float64 and rounded to float32 once. Where the
+numbers have so few bits that every float32 sum is exact, any order of summation gives the
+same; elsewhere this is the value that a float32 sum may miss by its last bits.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ CLASSES = 10
 f4 = np.float32
 
 
-# ------------------------------------------------------------------------------------------------ formats (section 2)
+# --- Formats
 
 
 def power_of_two(n):
@@ -50,7 +51,7 @@ def quantize(number_format, x, nob, noib):
 
 
 def overflow_rate(v, nob, noib):
-    """Rate of |v| >= (2^NOB - 1) / 2^(NOB-NOIB), divided by one dimension after the other in float32."""
+    """Rate of |v| >= (2^NOB - 1) / 2^(NOB-NOIB), divided by each dimension in turn in float32."""
     limit = f4(f4(2.0**nob) - f4(1)) * power_of_two(noib - nob)
     rate = f4(np.count_nonzero(np.abs(v) >= limit))
     for n in np.shape(v):
@@ -66,7 +67,7 @@ def next_range(noib, o, o1, max_overflow):
     return min(max(noib, -100), 100)
 
 
-# ------------------------------------------------------------------------------------- linear maps, pooling, maxout
+# --- linear maps, pooling, maxout
 
 
 def dot(a, b):
@@ -77,7 +78,8 @@ def correlate(x, W, pad):
     """(B, C, H, W) with (O, C, R, S) -> (B, O, H', W')."""
     x = np.pad(x.astype("f8"), [(0, 0), (0, 0), (pad, pad), (pad, pad)])
     R, S = W.shape[2:]
-    rows, columns = x.shape[2] - R + 1, x.shape[3] - S + 1
+    rows = x.shape[2] - R + 1
+    columns = x.shape[3] - S + 1
     z = np.zeros((len(x), len(W), rows, columns))
     for r in range(R):
         for s in range(S):
@@ -89,7 +91,10 @@ def correlate(x, W, pad):
 def correlate_gradients(x, W, dz, pad):
     """(gradient of x, gradient of W) of `correlate`."""
     padded = np.pad(x.astype("f8"), [(0, 0), (0, 0), (pad, pad), (pad, pad)])
-    dx, dW, dz, W = np.zeros(padded.shape), np.zeros(W.shape), dz.astype("f8"), W.astype("f8")
+    dx = np.zeros(padded.shape)
+    dW = np.zeros(W.shape)
+    dz = dz.astype("f8")
+    W = W.astype("f8")
     rows, columns = dz.shape[2:]
     for r in range(W.shape[2]):
         for s in range(W.shape[3]):
@@ -120,7 +125,7 @@ def max_pool(c, pool, stride):
 
 
 def unpool(c, r, du, pool, stride):
-    """Every pixel equal to its window's maximum gets the whole gradient of that window; windows add up."""
+    """Every pixel equal to its window's maximum gets that window's gradient; windows add up."""
     dz = np.zeros(c.shape)
     for (i, j), pixels in windows(c.shape, pool, stride):
         dz[pixels] += np.where(
@@ -150,7 +155,7 @@ def softmax(z):
     return (e / e.sum(axis=1, keepdims=True)).astype(f4)
 
 
-# -------------------------------------------------------------------------------------------- layers (sections 3-6)
+# --- Training pass, Backward pass, Updates, Overflow statistics
 
 
 @dataclass
@@ -173,7 +178,8 @@ class Layer:
 
     def __post_init__(self):
         self.b = np.zeros(len(self.W) if self.kind == "conv" else self.W.shape[1], f4)
-        self.update_W, self.update_b = np.zeros_like(self.W), np.zeros_like(self.b)
+        self.update_W = np.zeros_like(self.W)
+        self.update_b = np.zeros_like(self.b)
         self.ranges = {signal: self.ranges.get(signal, 0) for signal in SIGNALS}
         self.overflow = {signal: [0.0, 0.0] for signal in SIGNALS}
         self.rates = {}
@@ -212,10 +218,8 @@ def softmax_layer(inputs, **options):
 
 def conv(rng, input_shape, maps, pieces, size, pad, pool, stride, **options):
     channels = maps * pieces
-    fan_in, fan_out = (
-        input_shape[0] * size * size,
-        channels * size * size // pieces // (pool * pool),
-    )
+    fan_in = input_shape[0] * size * size
+    fan_out = channels * size * size // pieces // (pool * pool)
     limit = np.sqrt(6.0 / (fan_in + fan_out))
     W = rng.uniform(-limit, limit, (channels, input_shape[0], size, size)).astype(f4)
     return Layer(
@@ -251,6 +255,24 @@ def column_norm(W):
     return np.sqrt((W.astype("f8") ** 2).sum(0).astype("f4"))
 
 
+class Batch:
+    """A batch's number format and bit-widths: how its signals are quantized and observed."""
+
+    def __init__(self, number_format, prop_bits, up_bits):
+        self.format = number_format
+        self.prop_bits = prop_bits
+        self.up_bits = up_bits
+
+    def q(self, layer, signal, v, nob=None):
+        return quantize(self.format, v, nob or self.prop_bits, layer.ranges[signal])
+
+    def observe(self, layer, signal, v, nob=None):
+        if self.format == "DFXP":
+            noib = layer.ranges[signal]
+            rates = [overflow_rate(v, nob or self.prop_bits, n) for n in (noib, noib - 1)]
+            layer.rates[signal] = rates
+
+
 def training_step(
     layers,
     number_format,
@@ -264,111 +286,107 @@ def training_step(
     max_overflow=0.0,
     update_after=None,
 ):
-    """One batch; changes the layers and returns what passed through them, a dict for each layer.
+    """One batch; changes the layers and returns what passed through each, a dict.
 
-    update_after : the update frequency, if this batch is followed by a range update (section 6).
+    update_after : the update frequency, if this batch is followed by a range update.
     """
-
-    def q(layer, signal, v, nob=prop_bits):
-        return quantize(number_format, v, nob, layer.ranges[signal])
-
-    def observe(layer, signal, v, nob=prop_bits):
-        if number_format == "DFXP":
-            noib = layer.ranges[signal]
-            layer.rates[signal] = [overflow_rate(v, nob, noib), overflow_rate(v, nob, noib - 1)]
-
-    seen, below = [], np.asarray(x, f4)
+    batch = Batch(number_format, prop_bits, up_bits)
+    seen = []
+    below = np.asarray(x, f4)
     for layer, mask in zip(layers, masks, strict=True):
-        observe(layer, "w", layer.W, up_bits)
-        observe(layer, "b", layer.b, up_bits)
-        s = {
-            "fixed_W": q(layer, "w", layer.W),
-            "fixed_b": q(layer, "b", layer.b),
-            "mask": mask.astype(f4),
-        }
-        s["fixed_x"] = below * s["mask"]
-        if layer.kind == "conv":
-            s["z"] = correlate(
-                s["fixed_x"].reshape(-1, *layer.input_shape), s["fixed_W"], layer.pad
-            )
-            s["fixed_z"] = q(layer, "z", s["z"])
-            s["pooled"] = max_pool(s["fixed_z"], layer.pool, layer.stride)
-            s["u"] = s["pooled"] + s["fixed_b"][None, :, None, None]
-            s["fixed_u"] = q(layer, "z", s["u"])
-            y = maxout(s["fixed_u"], layer.pieces)
-        else:
-            s["z"] = dot(s["fixed_x"], s["fixed_W"]) + s["fixed_b"]
-            s["fixed_z"] = q(layer, "z", s["z"])
-            y = (
-                softmax(s["fixed_z"])
-                if layer.kind == "softmax"
-                else maxout(s["fixed_z"], layer.pieces)
-            )
-        s["unflattened_y"] = y
-        s["y"] = y.reshape(len(y), -1)
-        s["fixed_y"] = below = q(layer, "y", s["y"])
-        observe(layer, "z", s["fixed_z"])
-        observe(layer, "y", s["fixed_y"])
-        seen.append(s)
-
-    e = (seen[-1]["fixed_y"] - t.astype(f4)) / f4(CLASSES)
+        seen.append(_forward(batch, layer, below, mask.astype(f4)))
+        below = seen[-1]["fixed_y"]
+    e = (below - t.astype(f4)) / f4(CLASSES)
     for layer, s in reversed(list(zip(layers, seen, strict=True))):
-        s["fixed_dEdy"] = g = q(layer, "dEdy", e.reshape(-1, *layer.output_shape))
-        if layer.kind == "conv":
-            du = q(layer, "dEdz", route(s["fixed_u"], s["unflattened_y"], g, layer.pieces))
-            dz = q(layer, "dEdz", unpool(s["fixed_z"], s["pooled"], du, layer.pool, layer.stride))
-            db = du.astype("f8").sum(axis=(0, 2, 3)).astype(f4)
-            images = s["fixed_x"].reshape(-1, *layer.input_shape)
-            e, dW = correlate_gradients(images, s["fixed_W"], dz, layer.pad)
-            e = e.reshape(len(e), -1)
-        else:
-            dz = (
-                g
-                if layer.kind == "softmax"
-                else route(s["fixed_z"], s["unflattened_y"], g, layer.pieces)
-            )
-            dz = q(layer, "dEdz", dz)
-            db = dz.astype("f8").sum(axis=0).astype(f4)
-            dW, e = dot(s["fixed_x"].T, dz), dot(dz, s["fixed_W"].T)
-        e = s["e_below"] = e * s["mask"]
-        s["fixed_dEdz"], s["fixed_dEdW"], s["fixed_dEdb"] = (
-            dz,
-            q(layer, "dEdw", dW),
-            q(layer, "dEdb", db),
-        )
-        for signal, name in (
-            ("dEdy", "dEdy"),
-            ("dEdz", "dEdz"),
-            ("dEdw", "dEdW"),
-            ("dEdb", "dEdb"),
-        ):
-            observe(layer, signal, s[f"fixed_{name}"])
-
+        e = _backward(batch, layer, s, e)
     for layer, s in zip(layers, seen, strict=True):
-        observe(layer, "update_w", layer.update_W)
-        observe(layer, "update_b", layer.update_b)
-        _update(layer, s, f4(LR), f4(M), q, up_bits)
+        _update(batch, layer, s, f4(LR), f4(M))
         if number_format == "DFXP":
-            for signal in SIGNALS:
-                both = zip(layer.overflow[signal], layer.rates[signal], strict=True)
-                layer.overflow[signal] = [sum_so_far + rate for sum_so_far, rate in both]
-            layer.counted = {signal: list(both) for signal, both in layer.overflow.items()}
+            _accumulate(layer)
             if update_after:
                 update_ranges(layer, update_after, max_overflow)
     return seen
 
 
-def _update(layer, s, LR, M, q, up_bits):
-    """Section 5."""
-    w_rate, b_rate = LR * f4(layer.w_LR_scale), LR * f4(layer.b_LR_scale)
-    layer.update_W = q(layer, "update_w", M * layer.update_W - w_rate * s["fixed_dEdW"])
-    layer.update_b = q(layer, "update_b", M * layer.update_b - b_rate * s["fixed_dEdb"])
-    W = q(layer, "w", layer.W + layer.update_W, up_bits)
-    layer.b = q(layer, "b", layer.b + layer.update_b, up_bits)
+def _forward(batch, layer, below, mask):
+    """Training pass."""
+    batch.observe(layer, "w", layer.W, batch.up_bits)
+    batch.observe(layer, "b", layer.b, batch.up_bits)
+    s = {"mask": mask, "fixed_x": below * mask}
+    s["fixed_W"] = batch.q(layer, "w", layer.W)
+    s["fixed_b"] = batch.q(layer, "b", layer.b)
+    if layer.kind == "conv":
+        images = s["fixed_x"].reshape(-1, *layer.input_shape)
+        s["z"] = correlate(images, s["fixed_W"], layer.pad)
+        s["fixed_z"] = batch.q(layer, "z", s["z"])
+        s["pooled"] = max_pool(s["fixed_z"], layer.pool, layer.stride)
+        s["u"] = s["pooled"] + s["fixed_b"][None, :, None, None]
+        s["fixed_u"] = batch.q(layer, "z", s["u"])
+        y = maxout(s["fixed_u"], layer.pieces)
+    else:
+        s["z"] = dot(s["fixed_x"], s["fixed_W"]) + s["fixed_b"]
+        s["fixed_z"] = batch.q(layer, "z", s["z"])
+        softmaxed = layer.kind == "softmax"
+        y = softmax(s["fixed_z"]) if softmaxed else maxout(s["fixed_z"], layer.pieces)
+    s["unflattened_y"] = y
+    s["y"] = y.reshape(len(y), -1)
+    s["fixed_y"] = batch.q(layer, "y", s["y"])
+    batch.observe(layer, "z", s["fixed_z"])
+    batch.observe(layer, "y", s["fixed_y"])
+    return s
+
+
+def _backward(batch, layer, s, e):
+    """Backward pass: adds to s, and returns the gradient of the layer's input."""
+    g = batch.q(layer, "dEdy", e.reshape(-1, *layer.output_shape))
+    if layer.kind == "conv":
+        routed = route(s["fixed_u"], s["unflattened_y"], g, layer.pieces)
+        du = batch.q(layer, "dEdz", routed)
+        unpooled = unpool(s["fixed_z"], s["pooled"], du, layer.pool, layer.stride)
+        dz = batch.q(layer, "dEdz", unpooled)
+        db = du.astype("f8").sum(axis=(0, 2, 3)).astype(f4)
+        images = s["fixed_x"].reshape(-1, *layer.input_shape)
+        e, dW = correlate_gradients(images, s["fixed_W"], dz, layer.pad)
+        e = e.reshape(len(e), -1)
+    else:
+        softmaxed = layer.kind == "softmax"
+        dz = g if softmaxed else route(s["fixed_z"], s["unflattened_y"], g, layer.pieces)
+        dz = batch.q(layer, "dEdz", dz)
+        db = dz.astype("f8").sum(axis=0).astype(f4)
+        dW = dot(s["fixed_x"].T, dz)
+        e = dot(dz, s["fixed_W"].T)
+    s["fixed_dEdy"] = g
+    s["fixed_dEdz"] = dz
+    s["fixed_dEdW"] = batch.q(layer, "dEdw", dW)
+    s["fixed_dEdb"] = batch.q(layer, "dEdb", db)
+    for name in ("dEdy", "dEdz", "dEdW", "dEdb"):
+        batch.observe(layer, name.replace("W", "w"), s[f"fixed_{name}"])
+    return e * s["mask"]
+
+
+def _update(batch, layer, s, LR, M):
+    """Updates."""
+    batch.observe(layer, "update_w", layer.update_W)
+    batch.observe(layer, "update_b", layer.update_b)
+    w_rate = LR * f4(layer.w_LR_scale)
+    b_rate = LR * f4(layer.b_LR_scale)
+    update_W = M * layer.update_W - w_rate * s["fixed_dEdW"]
+    update_b = M * layer.update_b - b_rate * s["fixed_dEdb"]
+    layer.update_W = batch.q(layer, "update_w", update_W)
+    layer.update_b = batch.q(layer, "update_b", update_b)
+    W = batch.q(layer, "w", layer.W + layer.update_W, batch.up_bits)
+    layer.b = batch.q(layer, "b", layer.b + layer.update_b, batch.up_bits)
     n = column_norm(W)
-    layer.W = q(
-        layer, "w", W * (np.clip(n, f4(0), f4(layer.max_col_norm)) / (f4(1e-7) + n)), up_bits
-    )
+    factor = np.clip(n, f4(0), f4(layer.max_col_norm)) / (f4(1e-7) + n)
+    layer.W = batch.q(layer, "w", W * factor, batch.up_bits)
+
+
+def _accumulate(layer):
+    """Overflow statistics."""
+    for signal in SIGNALS:
+        both = zip(layer.overflow[signal], layer.rates[signal], strict=True)
+        layer.overflow[signal] = [sum_so_far + rate for sum_so_far, rate in both]
+    layer.counted = {signal: list(both) for signal, both in layer.overflow.items()}
 
 
 def update_ranges(layer, frequency, max_overflow):
@@ -378,7 +396,7 @@ def update_ranges(layer, frequency, max_overflow):
         layer.overflow[signal] = [0.0, 0.0]
 
 
-# --------------------------------------------------------------------------------------- test-time pass (section 8)
+# --- Test-time pass
 
 
 def test_pass(layers, number_format, x, prop_bits):
@@ -402,14 +420,19 @@ def test_pass(layers, number_format, x, prop_bits):
 test_pass.__test__ = False  # not a test, for all its name
 
 
-# ----------------------------------------------------------------------------------------- random streams (section 11)
+# --- Random streams
 
 
 class Streams:
-    """Stream seeds, masks and shuffles of the published program, given the generator that has drawn the weights."""
+    """Stream seeds, masks and shuffles of the published program.
+
+    rng : the generator that has drawn the weights.
+    """
 
     def __init__(self, rng, layers, batch_size):
-        self.rng, self.layers, self.batch_size = rng, layers, batch_size
+        self.rng = rng
+        self.layers = layers
+        self.batch_size = batch_size
         self.seeds = [int(rng.randint(999999)) for _ in layers]
         self.mask_rngs = [
             np.random.RandomState(np.random.RandomState(s).randint(2**30)) for s in self.seeds

@@ -56,10 +56,8 @@ def correlation_and_gradients(pad):
 )
 def test_correlation_and_its_gradients(images, filters, pad, run):
     rng = np.random.RandomState(pad)
-    x, W = (
-        rng.randint(-8, 9, images).astype(f4),
-        rng.randint(-8, 9, filters).astype(f4),
-    )  # exact sums
+    x = rng.randint(-8, 9, images).astype(f4)
+    W = rng.randint(-8, 9, filters).astype(f4)  # exact sums
     expected = ref.correlate(x, W, pad)
     dz = rng.randint(-8, 9, expected.shape).astype(f4)
     z, dx, dW = run(correlation_and_gradients(pad), x, W, dz)
@@ -71,12 +69,10 @@ def test_correlation_and_its_gradients(images, filters, pad, run):
 @pytest.mark.parametrize("pad", [0, 1, 3])
 @pytest.mark.parametrize("maps", [1, FEW_MAPS, FEW_MAPS + 1])
 def test_both_ways_to_compute_a_correlation(monkeypatch, maps, pad):
-    """XLA's convolution, which other devices use, and the products of rows are the same function of the same arrays."""
+    """XLA's convolution and the products of rows are the same function of the same arrays."""
     rng = np.random.RandomState(pad)
-    x, W = (
-        rng.randint(-8, 9, (6, maps, 7, 4)).astype(f4),
-        rng.randint(-8, 9, (5, maps, 4, 5)).astype(f4),
-    )
+    x = rng.randint(-8, 9, (6, maps, 7, 4)).astype(f4)
+    W = rng.randint(-8, 9, (5, maps, 4, 5)).astype(f4)
     dz = rng.randint(-8, 9, (6 + 2 * pad - 3, 5, 7 + 2 * pad - 4, 4)).astype(f4)
     calls = [
         (Correlation(pad), x, W),
@@ -96,7 +92,8 @@ def test_both_ways_to_compute_a_correlation(monkeypatch, maps, pad):
 
 
 def test_correlation_by_hand():
-    x, W = np.arange(9, dtype=f4).reshape(1, 1, 3, 3), f4([[1, 2], [3, 4]]).reshape(1, 1, 2, 2)
+    x = np.arange(9, dtype=f4).reshape(1, 1, 3, 3)
+    W = f4([[1, 2], [3, 4]]).reshape(1, 1, 2, 2)
     assert run(correlation(0), x, W).ravel().tolist() == [27, 37, 57, 67]  # not flipped
     assert run(correlation(1), x, W).shape == (1, 1, 4, 4)
     assert run(correlation(1), x, W)[0, 0, 0].tolist() == [0, 4, 11, 6]
@@ -104,7 +101,8 @@ def test_correlation_by_hand():
 
 def test_correlation_is_computed_in_full_precision():
     rng = np.random.RandomState(8)
-    x, W = rng.normal(size=(2, 6, 9, 9)).astype(f4), rng.normal(size=(4, 6, 5, 5)).astype(f4)
+    x = rng.normal(size=(2, 6, 9, 9)).astype(f4)
+    W = rng.normal(size=(4, 6, 5, 5)).astype(f4)
     terms = ref.correlate(np.abs(x), np.abs(W), 2)
     assert (
         np.abs(run(correlation(2), x, W) - ref.correlate(x, W, 2)) <= 150 * 2.0**-24 * terms

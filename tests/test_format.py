@@ -27,7 +27,8 @@ f4 = np.float32
 def arrays_of(path):
     if not path.exists():
         pytest.skip(
-            f"the recorded numbers are not here ({path.name}); they lie in shared/reference beside the project"
+            f"the recorded numbers are not here ({path.name}); "
+            "they lie in shared/reference beside the project"
         )
     with np.load(path) as file:
         return {name: file[name] for name in file.files}
@@ -69,7 +70,7 @@ def half(x):
     return program(lambda x: function(x, None, None), x.shape)(x) if x.size else x
 
 
-# ------------------------------------------------------------------------------------------------- fixed point
+# --- fixed point
 
 
 @pytest.mark.parametrize("path", [UNIT, OWN], ids=["recorded", "own"])
@@ -91,7 +92,8 @@ halves = st.builds(
 vectors = st.lists(numbers | halves, min_size=1, max_size=WIDTH).map(
     lambda v: np.resize(np.array(v, "float32"), WIDTH)
 )
-nobs, noibs = st.integers(1, 31), st.integers(-90, 64)
+nobs = st.integers(1, 31)
+noibs = st.integers(-90, 64)
 
 
 @settings(max_examples=200, deadline=None)
@@ -102,7 +104,8 @@ def test_fixed_point_properties(x, nob, noib):
     np.testing.assert_array_equal(q, ref.fixed_point(x, nob, noib))
     np.testing.assert_array_equal(quantize(q, nob, noib), q)  # idempotent
     np.testing.assert_array_equal(quantize(-x, nob, noib), -q)  # odd
-    step, top = 2.0 ** (noib - nob), float(f4(f4(2.0**nob) - 1)) * 2.0 ** (noib - nob)
+    step = 2.0 ** (noib - nob)
+    top = float(f4(f4(2.0**nob) - 1)) * 2.0 ** (noib - nob)
     assert (np.abs(q) <= top).all()
     inside = np.abs(x.astype("f8")) <= top
     error = q.astype("f8") - x
@@ -164,7 +167,7 @@ def test_extreme_ranges_stay_finite(nob, noib):
     np.testing.assert_array_equal(quantize(q, nob, noib), q)
 
 
-# ---------------------------------------------------------------------------------------------- overflow rates
+# --- overflow rates
 
 
 @pytest.mark.parametrize("path", [UNIT, OWN], ids=["recorded", "own"])
@@ -196,9 +199,13 @@ def test_overflow_rates_as_recorded(path):
     ],
 )
 def test_overflow_rates_of_shapes(shape, order_matters):
-    """Division by one dimension after the other, each quotient rounded to float32; not one division by the size."""
+    """Division by one dimension after the other, each quotient rounded to float32.
+
+    Not one division by the size.
+    """
     rng = np.random.RandomState(len(shape))
-    size, orders_differ = int(np.prod(shape)), False
+    size = int(np.prod(shape))
+    orders_differ = False
     for count in {0, 1, 2, 3, size // 3, size - 1, size, *rng.randint(0, size, 40)}:
         v = np.zeros(size, f4)
         v[rng.permutation(size)[:count]] = rng.choice([-1, 1], count)
@@ -231,7 +238,7 @@ def test_overflow_counts_the_largest_value_itself(nob, noib):
     assert overflow_rates(v, nob, noib)[1] == lower == 6 / 8
 
 
-# ----------------------------------------------------------------------------------------------- half precision
+# --- half precision
 
 
 @pytest.mark.parametrize("path", [UNIT, OWN], ids=["recorded", "own"])
@@ -258,12 +265,13 @@ def test_every_half_float_and_the_ties_between_them():
     assert np.count_nonzero((np.abs(y) > 0) & (np.abs(y) < 2.0**-14)) > 2000  # subnormals are kept
 
 
-# --------------------------------------------------------------------------------------------------- range rule
+# --- range rule
 
 
 @cache
 def next_range_program():
-    noib, m = pt.vector("noib", dtype="int32", shape=(1,)), pt.dscalar("m")
+    noib = pt.vector("noib", dtype="int32", shape=(1,))
+    m = pt.dscalar("m")
     o, o1 = (pt.vector(name, dtype="float64", shape=(1,)) for name in ("o", "o1"))
     run = compiled(
         {"noib": noib, "o": o, "o1": o1, "m": m}, [], [number_formats.next_range(noib, o, o1, m)]
@@ -288,7 +296,8 @@ def test_range_rule_as_recorded():
 
 def test_range_rule():
     m = 1e-4
-    below, above = np.nextafter(m, 0), np.nextafter(m, 1)
+    below = np.nextafter(m, 0)
+    above = np.nextafter(m, 1)
     for noib, o, o1 in itertools.product(
         (-100, -99, -3, 0, 7, 99, 100), (0.0, below, m, above, 1.0), (0.0, below, m, above, 1.0)
     ):
@@ -301,12 +310,16 @@ def test_range_rule():
 
 
 class Dynamics:
-    """Ranges.updates, compiled, all ten signals observing one vector each; its state goes from call to call."""
+    """Ranges.updates, compiled, all ten signals observing one vector each.
+
+    Its state goes from call to call.
+    """
 
     def __init__(self, size, initial_range=0):
         self.ranges = Ranges("layer", FORMATS["DFXP"], initial_range)
         prop, up, frequency = pt.iscalars("prop", "up", "frequency")
-        due, m = pt.bscalar("due"), pt.dscalar("m")
+        due = pt.bscalar("due")
+        m = pt.dscalar("m")
         values = {name: pt.tensor(name, shape=(size,), dtype="float32") for name in SIGNALS}
         signals = self.ranges.signals(prop, up)
         for name, value in values.items():
@@ -343,7 +356,7 @@ def dynamics_1200():
 
 
 def test_accumulated_ties(dynamics_1200):
-    """One overflow among 1,200 elements in 12 of 100 batches is more than 0.0001 (SPEC section 2)."""
+    """One overflow among 1,200 elements in 12 of 100 batches is more than 0.0001."""
     assert 12 * float(f4(1 / 1200)) / 100 > 0.0001 and not 12 * (1 / 1200) / 100 > 0.0001
     one = np.zeros(1200, f4)
     one[77] = 1
@@ -373,8 +386,13 @@ def test_accumulated_ties(dynamics_1200):
 
 
 def test_the_mean_is_an_exact_quotient(dynamics_1200):
-    """o > m and o1 > m are decided by acc / FREQ rounded to float64: not so at m = acc / FREQ, so just below it."""
-    d, rng, products_differ = dynamics_1200, np.random.RandomState(5), 0
+    """o > m and o1 > m are decided by acc / FREQ rounded to float64.
+
+    Not so at m = acc / FREQ, but so just below it.
+    """
+    d = dynamics_1200
+    rng = np.random.RandomState(5)
+    products_differ = 0
 
     def moved(overflow, overflow_1, frequency, m):
         d.state = {

@@ -1,4 +1,4 @@
-"""layers.py, compiled: every layer type in every format against the NumPy evaluation of SPEC sections 3-6 and 8."""
+"""layers.py and layer.py, compiled: every type in every format against the NumPy evaluation."""
 
 import copy
 import itertools
@@ -17,9 +17,14 @@ from xla.graphs import compiled
 from xla.layout import batch_first, flat
 
 f4 = np.float32
-B, BATCHES, FREQUENCY, MAX_OVERFLOW = 6, 5, 2, 0.02
-PROP_BITS, UP_BITS = 9, 11
-LR, M = f4(0.046875), f4(0.625)
+B = 6
+BATCHES = 5
+FREQUENCY = 2
+MAX_OVERFLOW = 0.02
+PROP_BITS = 9
+UP_BITS = 11
+LR = f4(0.046875)
+M = f4(0.625)
 STATE = ("W", "b", "update_W", "update_b")
 LAYER_NAMES = ("conv", "dense", "softmax")
 RANGES = np.array(
@@ -66,7 +71,10 @@ def small(rng):
 
 
 def warm(layers):
-    """Give every tensor something to show: coarse dyadic numbers, some of them ties and some beyond the ranges."""
+    """Give every tensor something to show.
+
+    Coarse dyadic numbers, some of them ties and some beyond the ranges.
+    """
     rng = np.random.RandomState(5)
     for layer, ranges in zip(layers, RANGES, strict=True):
         layer.W = (np.rint(rng.uniform(-0.9, 0.9, layer.W.shape) * 16) / 16).astype(f4)
@@ -112,9 +120,11 @@ def constants():
 
 @cache
 def history(number_format):
-    """The reference's layers before every batch and after the last, and what passed through them in each."""
-    layers, (x, t, masks) = warm(small(np.random.RandomState(1))), examples()
-    states, seen = [copy.deepcopy(layers)], []
+    """The reference's layers before every batch and after the last, and what passed in each."""
+    layers = warm(small(np.random.RandomState(1)))
+    (x, t, masks) = examples()
+    states = [copy.deepcopy(layers)]
+    seen = []
     for b in range(BATCHES):
         rows = slice(b * B, (b + 1) * B)
         seen.append(
@@ -138,8 +148,12 @@ def history(number_format):
 
 @cache
 def computed(number_format):
-    """(state after, what passed through each layer) of every batch, each from the reference's state before it."""
-    network, (x, t, masks) = Small(number_format, np.random.RandomState(1)), examples()
+    """(state after, what passed through each layer) of every batch.
+
+    Each begins with the reference's state before it.
+    """
+    network = Small(number_format, np.random.RandomState(1))
+    (x, t, masks) = examples()
     inputs = network.training_inputs(B)
     passes = network.passes(inputs)
     updates = network.updates(inputs, passes)
@@ -162,7 +176,10 @@ def computed(number_format):
 
 
 def compare(number_format, label, mine, plain):
-    """Equality where the numbers have at most 11 bits; a few last bits in float32, a step here and there in halves."""
+    """Equality where the numbers have at most 11 bits.
+
+    In float32 a few last bits may differ, in halves a step here and there.
+    """
     plain = plain.reshape(mine.shape)
     if number_format in ("FXP", "DFXP"):
         np.testing.assert_array_equal(mine, plain, err_msg=label)
@@ -191,7 +208,8 @@ def test_inside_a_training_step(number_format, k):
         names = [name for layer, name in inside if layer == k]
         assert len(names) == (13 if k == 0 else 11)
         for name in names:
-            mine, plain = inside[k, name], seen[k][name]
+            mine = inside[k, name]
+            plain = seen[k][name]
             assert mine.dtype == "float32"
             if (
                 k == 2 and name == "y" and number_format != "FLP"
@@ -259,14 +277,13 @@ def test_overflow_statistics_and_ranges(k):
 
 @pytest.mark.parametrize("kind", ["dense", "conv"])
 def test_the_column_norm_step_is_exact_to_the_last_bit(kind):
-    """Of weights with all their 24 bits, the gradient being zero: SPEC section 5 in its written order."""
-    rng, f = np.random.RandomState(3), FORMATS["FLP"]
+    """Of weights with all their 24 bits, the gradient being zero: "Updates" in written order."""
+    rng = np.random.RandomState(3)
+    f = FORMATS["FLP"]
     options = {"p": 0.5, "scale": 0.5, "max_col_norm": 0.9}
     if kind == "dense":
-        layer, plain = (
-            DenseMaxout("layer", f, rng, 40, 30, 2, **options),
-            ref.dense(rng, 40, 30, 2, **options),
-        )
+        layer = DenseMaxout("layer", f, rng, 40, 30, 2, **options)
+        plain = ref.dense(rng, 40, 30, 2, **options)
     else:
         sizes = {"maps": 20, "pieces": 2, "size": 5, "pad": 0, "pool": 1, "stride": 1}
         layer = ConvMaxout("layer", f, rng, (3, 5, 5), **sizes, **options)
@@ -298,7 +315,8 @@ def test_the_column_norm_step_is_exact_to_the_last_bit(kind):
         zip((v.name for v in updates), map(np.asarray, function(values, state)), strict=True)
     )
 
-    update_W, update_b = f4(0.6999) * plain.update_W, f4(0.6999) * plain.update_b
+    update_W = f4(0.6999) * plain.update_W
+    update_b = f4(0.6999) * plain.update_b
     W = plain.W + update_W
     n = ref.column_norm(W)
     assert (n > 0.9).any() and (n < 0.9).any()
@@ -321,7 +339,8 @@ def test_fixed_formats_keep_no_statistics():
 
 @EVERY_FORMAT
 def test_test_time_pass(number_format):
-    network, (x, _, _) = Small(number_format, np.random.RandomState(1)), examples()
+    network = Small(number_format, np.random.RandomState(1))
+    (x, _, _) = examples()
     inputs, outputs = network.test_step(B)
     function = compiled(inputs, network.state, outputs)
     layers = history(number_format)[0][-1]
@@ -339,11 +358,11 @@ def test_test_time_pass(number_format):
                 compare(number_format, f"layer {k} output", np.asarray(computed_y), plain)
 
 
-# -------------------------------------------------------------------------------------------------- ties and dropout
+# --- ties and dropout
 
 
 def gradients(layer, x, mask, e):
-    """(quantized gradient of the linear map's output, of W, gradient of the input) of one layer, 15 bits each."""
+    """Of one layer: quantized dEdz, dEdW and dEdb, and the gradient of the input; 15 bits."""
     inputs = {
         name: pt.tensor(name, shape=a.shape, dtype="float32")
         for name, a in (("x", x), ("mask", mask), ("e", e))
@@ -366,7 +385,8 @@ WIDE = {"p": 0.5, "scale": 0.5, "initial_range": 6}
 def test_tied_pieces_all_get_the_whole_gradient(number_format):
     layer = DenseMaxout("layer", FORMATS[number_format], np.random.RandomState(0), 3, 2, 3, **WIDE)
     layer.W.set_value(np.tile(f4([[1], [2], [-1]]), (1, 6)) * f4([1, 1, 0.5, 1, 1, 1]))
-    x, e = f4([[1, 0, 0], [0, 0, 1]]), f4([[0.5, -1], [2, 4]])
+    x = f4([[1, 0, 0], [0, 0, 1]])
+    e = f4([[0.5, -1], [2, 4]])
     dz, dW, db, e_below = gradients(layer, x, np.ones((2, 3), f4), e)
     assert dz.tolist() == [[0.5, 0.5, 0, -1, -1, -1], [0, 0, 2, 4, 4, 4]]
     assert db.tolist() == dz.sum(0).tolist() and (dW == x.T @ dz).all()
@@ -407,7 +427,8 @@ def limit_of(number_format):
 @FLOAT_AND_FIXED
 @pytest.mark.parametrize("kind", ["dense", "conv", "softmax"])
 def test_a_dropped_input_gets_no_gradient_and_gives_none(number_format, kind):
-    rng, f = np.random.RandomState(0), FORMATS[number_format]
+    rng = np.random.RandomState(0)
+    f = FORMATS[number_format]
     sizes = {"maps": 3, "pieces": 2, "size": 3, "pad": 1, "pool": 2, "stride": 2}
     layer = {
         "dense": lambda: DenseMaxout("layer", f, rng, 16, 3, 2, **WIDE),
@@ -415,23 +436,24 @@ def test_a_dropped_input_gets_no_gradient_and_gives_none(number_format, kind):
         "softmax": lambda: Softmax("layer", f, rng, 16, 10, **WIDE),
     }[kind]()
     layer.W.set_value(rng.choice([-1, -0.5, 0.5, 1], layer.W.get_value().shape).astype(f4))
-    x, mask = (
-        rng.choice([-1, 1, 2], (5, 16)).astype(f4),
-        (rng.uniform(size=(5, 16)) < 0.5).astype(f4),
-    )
-    mask[:, 3], mask[:, 4] = 0, 1
+    x = rng.choice([-1, 1, 2], (5, 16)).astype(f4)
+    mask = (rng.uniform(size=(5, 16)) < 0.5).astype(f4)
+    mask[:, 3] = 0
+    mask[:, 4] = 1
     e = rng.choice([-1, 0.5, 2], (5, int(np.prod(layer.output_shape)))).astype(f4)
     dz, dW, db, e_below = gradients(layer, x, mask, e)
     assert db.any()
     assert (e_below[mask == 0] == 0).all() and np.count_nonzero(
         e_below[mask == 1]
     ) > 0.5 * mask.sum()
-    W, xm = layer.W.get_value(), x * mask
+    W = layer.W.get_value()
+    xm = x * mask
     if kind == "conv":
         dx, expected = ref.correlate_gradients(xm.reshape(5, 1, 4, 4), W, dz, 1)
         dx = dx.reshape(5, 16)
     else:
-        dx, expected = dz @ W.T, xm.T @ dz
+        dx = dz @ W.T
+        expected = xm.T @ dz
         assert (dW[3] == 0).all() and dW[4].any()
     top = limit_of(number_format)
     np.testing.assert_array_equal(dW, np.clip(expected, -top, top))

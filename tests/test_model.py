@@ -26,15 +26,16 @@ f4 = np.float32
 def recorded():
     if not UNIT.exists():
         pytest.skip(
-            "the recorded numbers are not here (unit.npz); they lie in shared/reference beside the project"
+            "the recorded numbers are not here (unit.npz); "
+            "they lie in shared/reference beside the project"
         )
     with np.load(UNIT) as file:
         return {name: file[name] for name in file.files if name.startswith(("schedule", "init"))}
 
 
-# ----------------------------------------------------------------------------------------------------- networks
+# --- networks
 
-# Output shapes of the layers, shapes of W, and p, scale, max_col_norm, LR scale of each (SPEC section 10).
+# Output shapes of the layers, shapes of W, and p, scale, max_col_norm, LR scale of each.
 PUBLISHED = {
     "PI_MNIST": (
         [(240,), (240,), (10,)],
@@ -59,7 +60,7 @@ PUBLISHED = {
     ),
 }
 PUBLISHED["SVHN"] = PUBLISHED["CIFAR10"]
-# First weights of the first layer, sums of |W| of the layers and the stream seeds with RandomState(1234).
+# With RandomState(1234): the first layer's first weights, sums of |W|, the stream seeds.
 OWN = {
     "PI_MNIST": (
         [-0.033928338, 0.013430174, -0.006849036],
@@ -138,9 +139,10 @@ def test_initial_weights_and_stream_seeds_as_recorded(task):
     assert order[:20].tolist() == info["first_shuffle_head"]
 
 
-# ---------------------------------------------------------------------------------------------------- schedules
+# --- schedules
 
-# epochs, LR start, epochs over which LR falls, over which M rises, batch size, shuffle (the table of SPEC section 9)
+# The table of "Schedules and selection": epochs, LR start, epochs over which LR falls and over
+# which M rises, batch size, shuffle.
 TABLE = {
     "PI_MNIST": (800, 0.05, 400, 200, 100, "examples"),
     "MNIST": (800, 0.02, 400, 200, 128, "examples"),
@@ -165,7 +167,8 @@ def test_published_schedule(task):
         shuffle,
         79 if task == "SVHN" else None,
     )
-    LR, M = start, 0.5
+    LR = start
+    M = 0.5
     for used in t.schedule(epochs):
         assert used == (LR, M)
         LR = LR + (start / 10 - start) / LR_sat if LR > start / 10 else start / 10
@@ -194,7 +197,7 @@ def test_no_epochs():
     assert TASKS["PI_MNIST"].schedule(0) == []
 
 
-# ------------------------------------------------------------------------------------------- graphs and their dtypes
+# --- graphs and their dtypes
 
 SMALL = {"units": 4, "pieces": 3}
 EVERY_GRAPH = [(task, number_format) for task in TASKS for number_format in FORMATS]
@@ -269,7 +272,10 @@ def wide(variable):
     ("task", "number_format"), [pair for pair in EVERY_GRAPH if pair[0] != "SVHN"]
 )
 def test_float64_is_where_it_belongs(task, number_format):
-    """In the column norms, and in DFXP in ten overflow rates a layer and what adds them up; nowhere else."""
+    """In the column norms, and in DFXP in the overflow rates and what adds them up.
+
+    Nowhere else.
+    """
     network, inputs, updates, jaxpr = training_graph(task, number_format)
     assert [name for name, v in inputs.items() if v.type.dtype == "float64"] == ["max_overflow"]
     computed = [v for v in ancestors(list(updates.values())) if v.owner]

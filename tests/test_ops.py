@@ -50,7 +50,8 @@ def momentum(update, gradient, M, rate):
 def test_products_are_rounded_before_they_are_subtracted(run):
     rng = np.random.RandomState(1)
     update, gradient = (rng.normal(size=100_000).astype(f4) for _ in range(2))
-    M, rate = f4(0.6999), f4(0.04)
+    M = f4(0.6999)
+    rate = f4(0.04)
     expected = M * update - rate * gradient
     fused = (np.float64(M) * update - rate * gradient).astype(f4)
     assert np.count_nonzero(fused != expected) > 10_000  # one rounding fewer shows in these numbers
@@ -86,7 +87,8 @@ def test_quotients_by_a_constant(run, divisor):
 @EVERYWHERE
 def test_quotients_by_a_row_divisor(run):
     rng = np.random.RandomState(3)
-    x, divisor = rng.uniform(size=(200, 10)).astype(f4), rng.uniform(1, 10, (200, 1)).astype(f4)
+    x = rng.uniform(size=(200, 10)).astype(f4)
+    divisor = rng.uniform(1, 10, (200, 1)).astype(f4)
     assert np.count_nonzero(x * (f4(1) / divisor) != x / divisor) > 100
     np.testing.assert_array_equal(run(ops.rounded_quotient, x, divisor), x / divisor)
     np.testing.assert_array_equal(run(ops.rounded_quotient, x, divisor[7, 0]), x / divisor[7, 0])

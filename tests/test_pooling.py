@@ -73,14 +73,13 @@ def test_pooling_in_a_loop(size, stride):
 
 
 def test_a_constant_image_is_all_ties():
-    x, g = np.full((1, 1, 5, 5), -3, f4), f4([[1, 10], [100, 1000]]).reshape(1, 1, 2, 2)
+    x = np.full((1, 1, 5, 5), -3, f4)
+    g = f4([[1, 10], [100, 1000]]).reshape(1, 1, 2, 2)
     pooled, dx = run(pooling(3, 2), x, g)
     assert (pooled == -3).all()  # no border pixels of another value
-    top, middle, bottom = (
-        [1, 1, 11, 10, 10],
-        [101, 101, 1111, 1010, 1010],
-        [100, 100, 1100, 1000, 1000],
-    )
+    top = [1, 1, 11, 10, 10]
+    middle = [101, 101, 1111, 1010, 1010]
+    bottom = [100, 100, 1100, 1000, 1000]
     assert dx[0, 0].tolist() == [top, top, middle, bottom, bottom]
 
 

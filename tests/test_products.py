@@ -136,8 +136,10 @@ def test_what_a_gpu_is_told(monkeypatch, prop_bits, full):
     program = TrainingProgram(network, 4, 2)
     constants = CONSTANTS | {"prop_bits": np.int32(prop_bits)}
     state = {v.name: v.get_value() for v in network.state} | mask_state(0)
-    x, t = np.zeros((8, network.input_size), f4), np.zeros((8, 10), f4)
-    rows, count = np.zeros((2, 4), "int32"), np.int32(2)
+    x = np.zeros((8, network.input_size), f4)
+    t = np.zeros((8, 10), f4)
+    rows = np.zeros((2, 4), "int32")
+    count = np.int32(2)
     jitted = program._program.jitted
     tf32 = program.narrow(constants)
     traced = jitted.trace(state, constants, x, t, rows, np.int32(0), count, None, tf32=tf32)

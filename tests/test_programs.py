@@ -21,7 +21,8 @@ def test_evaluation_counts_ties_as_argmax_does():
     network = Network("PI_MNIST", "FXP", np.random.RandomState(0), 5, **SMALL)
     program = TestProgram(network, 4)
     state = to_device({v.name: v.get_value() for v in network.state})
-    x, t = np.ones((10, 784), f4), np.eye(10, dtype=f4)[[0, 1, 0, 2, 0, 0, 3, 4, 0, 5]]
+    x = np.ones((10, 784), f4)
+    t = np.eye(10, dtype=f4)[[0, 1, 0, 2, 0, 0, 3, 4, 0, 5]]
     assert program(state, np.int32(9), *program.arrange(x, t)) == 5
 
 
@@ -30,10 +31,8 @@ def test_segments_of_another_data_set():
     network = Network("PI_MNIST", "DFXP", np.random.RandomState(0), 5, **SMALL)
     program = TrainingProgram(network, 4, 2)
     rng = np.random.RandomState(3)
-    x, t = (
-        rng.uniform(size=(12, network.input_size)).astype(f4),
-        np.eye(10, dtype=f4)[rng.randint(10, size=12)],
-    )
+    x = rng.uniform(size=(12, network.input_size)).astype(f4)
+    t = np.eye(10, dtype=f4)[rng.randint(10, size=12)]
     rows = np.arange(8, dtype="int32").reshape(2, 4)
     results = []
     for n in (8, 12):  # the same rows of both
@@ -63,7 +62,7 @@ def compiled_segment(task, number_format, **size):
 
 
 def test_a_segment_stays_on_the_device():
-    """No callback, no transfer, and one loop over the batches, which is the last thing that happens."""
+    """No callback, no transfer, and one loop over the batches, which comes last."""
     _, jaxpr, text = compiled_segment("PI_MNIST", "DFXP", **SMALL)
     primitives = {e.primitive.name for e in equations(jaxpr)}
     assert not [
@@ -82,9 +81,10 @@ def test_a_segment_stays_on_the_device():
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="GPUs fuse in other ways")
 @pytest.mark.parametrize("number_format", ["FXP", "DFXP"])
 def test_every_signal_is_quantized_once(number_format):
-    """What `xla.ops.keep` is for: XLA would quantize a signal again in everything that uses it.
+    """What `xla.ops.materialise` is for: XLA would do it again in everything that uses one.
 
-    In each layer w and b as they are used, eight other signals, and w twice and b once as they are stored: 13.
+    In each layer w and b as they are used, eight other signals, and w twice and b once as they
+    are stored: 13.
     """
     network, jaxpr, text = compiled_segment("PI_MNIST", number_format, **SMALL)
     written = sum(e.primitive.name == "round" for e in equations(jaxpr))
@@ -94,7 +94,10 @@ def test_every_signal_is_quantized_once(number_format):
 
 
 def test_images_are_not_rearranged_between_convolutions():
-    """Convolutional layers hand on (rows, maps, columns, batch); only masks, images and the last one's output are turned."""
+    """Convolutional layers hand on (rows, maps, columns, batch).
+
+    Only masks, images and the last one's output are turned.
+    """
     _, jaxpr, _ = compiled_segment("CIFAR10", "FXP")
     turned = [e.params["permutation"] for e in equations(jaxpr) if e.primitive.name == "transpose"]
     assert (

@@ -56,7 +56,8 @@ COUNT_SHAPES = [
 def test_counts(shape):
     rng = np.random.RandomState(len(shape))
     v = np.abs(rng.normal(size=shape)).astype(f4)
-    all_one, grid = np.ones(shape, f4), (np.rint(v * 4) / 4).astype(f4)
+    all_one = np.ones(shape, f4)
+    grid = (np.rint(v * 4) / 4).astype(f4)
     for array in (v, all_one, grid, -v):
         for thresholds in (f4([1, 0.5]), f4([0.25, 0.25]), f4([2, -3]), f4([np.inf, 1])):
             counts = run(counts_at_least, array, thresholds)
@@ -98,7 +99,8 @@ def test_counts_of_any_shape(shape, seed):
 
 @pytest.mark.parametrize("shape", [(37,), (100, 12), (4, 6, 5, 5)], ids=str)
 def test_counts_in_a_loop(shape):
-    v, thresholds = np.random.RandomState(0).uniform(size=shape).astype(f4), f4([0.9, 0.45])
+    v = np.random.RandomState(0).uniform(size=shape).astype(f4)
+    thresholds = f4([0.9, 0.45])
     assert run_looped(counts_at_least, v, thresholds).tolist() == [
         np.count_nonzero(v >= t) for t in thresholds
     ]

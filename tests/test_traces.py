@@ -1,4 +1,4 @@
-"""utilities/replay_trace.py: recorded traces, and small ones of our own, through the compiled programs."""
+"""utilities/replay_trace.py: recorded traces, and our own, through the compiled programs."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,8 @@ from utilities.replay_trace import main
 OWN = Path(__file__).parent / "reference"
 RECORDED = Path(__file__).parent.parent.parent / "shared" / "reference"
 NO_RECORDS = "the recorded numbers are not here; they lie in shared/reference beside the project"
-# One for each format, the run with range initialisation being in DFXP; the others take their minutes in `soak`.
+# One for each format, the run with range initialisation being in DFXP.
+# The others take their minutes in `soak`.
 QUICK = ["PI48_FLP", "PI48warm_HFLP", "PI48warm_FXPmixed_9_11", "initrange_shuffle_examples"]
 OTHERS = [
     "PI48_FXP_5_19_19",
@@ -47,8 +48,9 @@ def recorded(name):
     "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.soak) for name in OTHERS)]
 )
 def test_recorded_traces(name, capsys):
-    # Sums on these grids are rounded, by each processor in its own way, which flips steps: everything is equal with AVX-512;
-    # with AVX2 one weight by batch 5 is not (19 bits), nor, with JAX 0.11, two updates in batch 0 (HFLP).
+    # Sums on these grids are rounded, by each processor in its own way, which flips steps.
+    # Everything is equal with AVX-512; with AVX2 one weight by batch 5 is not (19 bits), nor,
+    # with JAX 0.11, two updates in batch 0 (HFLP).
     inexact = ("19_19" in name or "HFLP" in name) and not AVX512
     assert main([str(recorded(name)), "--quiet", *(["--resync"] if inexact else [])]) == 0
     assert capsys.readouterr().out.strip().endswith("everything within tolerance")
@@ -82,12 +84,16 @@ def test_own_traces(name, capsys):
 
 
 def test_own_traces_are_what_their_program_makes(tmp_path, monkeypatch):
-    """The files in tests/reference come from tests/make_reference.py: float32 to its last bits, the rest exactly."""
+    """The files in tests/reference come from tests/make_reference.py.
+
+    float32 to its last bits, the rest exactly.
+    """
     monkeypatch.setattr(make_reference, "FOLDER", tmp_path)
     make_reference.main()
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in OWN.glob("*.npz")}
     for path in tmp_path.iterdir():
-        made, kept = arrays_of(path), arrays_of(OWN / path.name)
+        made = arrays_of(path)
+        kept = arrays_of(OWN / path.name)
         assert made.keys() == kept.keys()
         for name, array in kept.items():
             if array.dtype.kind != "f" or "_FXP" in path.name or "_DFXP" in path.name:
@@ -151,7 +157,7 @@ def test_the_numpy_evaluation_follows_the_records(name, batches):
                 )
 
 
-# ---------------------------------------------------------------------------------------------------- what it reports
+# --- what it reports
 
 
 @pytest.fixture

@@ -46,7 +46,8 @@ class CorrelationInputGradient(ConvolutionOp):
         return way().input_gradient(dz, W, self.pad, self.tf32)
 
     def result(self, dz: Type, W: Type) -> Type:
-        (height, _, width, B), (_, C, R, S) = dz[0], W[0]
+        (height, _, width, B) = dz[0]
+        (_, C, R, S) = W[0]
         return (height + R - 1 - 2 * self.pad, C, width + S - 1 - 2 * self.pad, B), dz[1]
 
 
@@ -57,7 +58,8 @@ class CorrelationFilterGradient(ConvolutionOp):
         return way().filter_gradient(x, dz, self.pad, self.tf32)
 
     def result(self, x: Type, dz: Type) -> Type:
-        (H, C, W, _), (height, n_out, width, _) = x[0], dz[0]
+        (H, C, W, _) = x[0]
+        (height, n_out, width, _) = dz[0]
         return (n_out, C, H + 2 * self.pad - height + 1, W + 2 * self.pad - width + 1), x[1]
 
 
@@ -71,7 +73,8 @@ class Correlation(ConvolutionOp):
         return way().correlate(x, W, self.pad, self.tf32)
 
     def result(self, x: Type, W: Type) -> Type:
-        (H, _, width, B), (n_out, _, R, S) = x[0], W[0]
+        (H, _, width, B) = x[0]
+        (n_out, _, R, S) = W[0]
         return (H + 2 * self.pad - R + 1, n_out, width + 2 * self.pad - S + 1, B), x[1]
 
     def pullback(

@@ -101,10 +101,12 @@ def filter_gradient(x: jax.Array, dz: jax.Array, pad: int, tf32: bool) -> jax.Ar
     height, n_out, width, _ = dz.shape
     R = H + 2 * pad - height + 1
     S = W + 2 * pad - width + 1
-    taps, side = S, pad
+    taps = S
+    side = pad
     if C <= FEW_MAPS:
         x = _unfold(x, S, pad)
-        taps, side = 1, 0
+        taps = 1
+        side = 0
     totals = [jnp.zeros((R, x.shape[1], n_out), x.dtype)] * taps
     for length, rows in _blocks(height, -pad, R, H).items():
         add = functools.partial(_add_row, x=x, dz=dz, above=pad, pad=side, length=length, tf32=tf32)

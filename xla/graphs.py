@@ -1,6 +1,7 @@
 """PyTensor graphs as functions of JAX arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 from pytensor.compile.mode import optdb
@@ -10,7 +11,7 @@ from pytensor.link.jax.dispatch import jax_funcify
 from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-Arrays = Mapping[str, jax.Array]
+Arrays = Mapping[str, Any]  # of JAX or NumPy
 ArrayFunction = Callable[[Arrays, Arrays], list[jax.Array]]
 
 

@@ -20,20 +20,25 @@ from xla.masks import draw_masks
 from xla.program_cache import PROGRAMS, Program, ProgramCache
 
 State = dict[str, jax.Array]
+Constants = dict[str, np.generic]
+Masks = list[np.ndarray] | None
 Graph = tuple[dict[str, TensorVariable], Any]
 
 
 class NetworkGraphs(Protocol):
     """What is asked of a network (see model.Network)."""
 
-    format: Any
-    description: Any
-
     @property
     def layers(self) -> Sequence[Any]: ...
 
     @property
-    def state(self) -> list[TensorSharedVariable]: ...
+    def format(self) -> Any: ...
+
+    @property
+    def description(self) -> tuple: ...
+
+    @property
+    def state(self) -> Sequence[TensorSharedVariable]: ...
 
     def training_step(self, batch_size: int, tf32: bool = False) -> Graph: ...
 
@@ -80,12 +85,12 @@ class TrainingProgram:
     def __call__(
         self,
         state: State,
-        constants: dict[str, np.generic],
+        constants: Constants,
         x: jax.Array,
         t: jax.Array,
         rows: np.ndarray,
         batches: int,
-        masks: list[np.ndarray] | None = None,
+        masks: Masks = None,
     ) -> State:
         """Train on a segment; `state` is consumed and its successor returned.
 
@@ -125,16 +130,14 @@ class TrainingProgram:
             states, constants, x[0], t[0], rows, before, counts[0], masks, tf32=tf32
         )
 
-    def narrow(self, constants: dict[str, np.generic]) -> bool:
+    def narrow(self, constants: Constants) -> bool:
         """Whether the step in TF32 serves these constants (see `products`)."""
         if not device.tf32_pays():
             return False
         bits = self.network.format.significant_bits(int(constants["prop_bits"]))
         return bits <= products.TF32_BITS
 
-    def _filled_up(
-        self, rows: np.ndarray, masks: list[np.ndarray] | None
-    ) -> tuple[np.ndarray, list[np.ndarray] | None, np.int32]:
+    def _filled_up(self, rows: np.ndarray, masks: Masks) -> tuple[np.ndarray, Masks, np.int32]:
         """Rows and masks of a whole segment, and how many batches of it count.
 
         So one program serves all lengths.
@@ -161,21 +164,22 @@ class TrainingProgram:
     def _run(
         self,
         state: State,
-        constants: dict,
-        x: Any,
-        t: Any,
-        rows: Any,
-        batches: Any,
-        count: Any,
+        constants: Any,
+        x: jax.Array,
+        t: jax.Array,
+        rows: jax.Array,
+        batches: jax.Array,
+        count: jax.Array,
         masks: Any,
         tf32: bool = False,
     ) -> State:
+        """`__call__`, as it is traced."""
         self.compilations += 1
         step, updated = self._step(tf32)
         layers = self.network.layers
         shapes = [(self._batch_size, layer.input_size) for layer in layers]
 
-        def batch(i: Any, state: State) -> State:
+        def batch(i: jax.Array, state: State) -> State:
             if self.masks == "device":
                 drawn, state = draw_masks(state, [layer.p for layer in layers], shapes)
             else:
@@ -189,17 +193,19 @@ class TrainingProgram:
 
     def _run_together(
         self,
-        states: Any,
+        states: Sequence[State],
         constants: Any,
-        x: Any,
-        t: Any,
-        rows: Any,
-        batches: Any,
-        count: Any,
+        x: jax.Array,
+        t: jax.Array,
+        rows: Sequence[jax.Array],
+        batches: Sequence[jax.Array],
+        count: jax.Array,
         masks: Any,
         tf32: bool = False,
     ) -> list[State]:
-        def one(member: Any) -> State:
+        """`together`, as it is traced."""
+
+        def one(member: tuple) -> State:
             state, constants, rows, batches, masks = member
             return self._run(state, constants, x, t, rows, batches, count, masks, tf32)
 
@@ -255,12 +261,19 @@ class TestProgram:
         return int(self._program(state, prop_bits, x, classes, np.int32(first), np.int32(last)))
 
     def _count(
-        self, state: State, prop_bits: Any, x: Any, classes: Any, first: Any, last: Any
+        self,
+        state: State,
+        prop_bits: jax.Array,
+        x: jax.Array,
+        classes: jax.Array,
+        first: jax.Array,
+        last: jax.Array,
     ) -> jax.Array:
+        """`__call__`, as it is traced."""
         inputs, outputs = self.network.test_step(self.batch_size)
         test_pass = to_jax(inputs, self.network.state, outputs[-1:])
 
-        def batch(i: Any, errors: jax.Array) -> jax.Array:
+        def batch(i: jax.Array, errors: jax.Array) -> jax.Array:
             (y,) = test_pass({"x": x[i], "prop_bits": prop_bits}, state)
             wrong = (y.argmax(axis=1) != classes[i]) & (classes[i] >= 0)
             return errors + wrong.sum(dtype="int32")

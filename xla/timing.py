@@ -30,7 +30,7 @@ def repeated(op: JaxOp, operands: Sequence[np.ndarray], times: int) -> Callable[
 
     @jax.jit
     def program(first: jax.Array, *others: jax.Array) -> jax.Array:
-        def turn(_: Any, total: jax.Array) -> jax.Array:  # each needs the one before
+        def turn(_: jax.Array, total: jax.Array) -> jax.Array:  # each needs the one before
             return total + materialise(op.apply(first + 0 * total, *others)).ravel()[0]
 
         return lax.fori_loop(0, times, turn, np.float32(0))
