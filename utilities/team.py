@@ -75,7 +75,6 @@ def _train(program: TrainingProgram, segments: dict[Name, Segment]) -> dict[Name
     answers: dict[Name, Any] = {}
     states: list[Any]
     for group in groups.values():
-        states: list[Any]
         try:
             with device_failures():
                 states = program.together([segments[name].arguments for name in group])

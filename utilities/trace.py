@@ -32,7 +32,7 @@ ANY = Tolerance()
 
 
 class Trace:
-    """A recorded trace: its metadata and arrays; FileError, KeyError or ValueError if it is none."""
+    """A recorded trace: metadata and arrays; FileError, KeyError or ValueError if it is none."""
 
     def __init__(self, path: Path) -> None:
         self.arrays = load_npz(path, compressed=True)
