@@ -60,16 +60,25 @@ class Evaluation:
         return 100.0 * wrong / len(examples)
 
 
-def measures(network: Network, state: dict[str, Any], batches: int) -> Record:
-    """Norms of the parameters; of DFXP the ranges, and how much overflowed in the epoch.
+def measures(network: Network, state: dict[str, Any], batches: int, batch_size: int) -> Record:
+    """What training has shown of an epoch, norms of the parameters; of DFXP ranges and overflow.
 
-    `batches` are those of the epoch, 0 if nothing has been trained in it.
+    `batches` are those of the epoch, 0 if nothing has been trained in it. The training error, in
+    %, and the mean loss, in nats, are those under dropout, batch by batch; None where a part of
+    the epoch was trained before they were counted.
     """
+    examples = batches * batch_size
+    errors, loss = to_host([state["training/errors"], state["training/loss"]])
+    counted = examples > 0 and not np.isnan(loss)
     W, b, ranges, overflow = (
         to_host([state[f"{layer.name}/{what}"] for layer in network.layers])
         for what in ("W", "b", "ranges", "epoch_overflow")
     )
-    record: Record = {"W_l2": [norm(v) for v in W], "b_l2": [norm(v) for v in b]}
+    record: Record = {}
+    if examples:
+        record["training_error"] = 100.0 * int(errors) / examples if counted else None
+        record["training_loss"] = float(loss) / examples if counted else None
+    record |= {"W_l2": [norm(v) for v in W], "b_l2": [norm(v) for v in b]}
     if network.format.follows_overflow:
         record["ranges"] = [v.tolist() for v in ranges]
         if batches:

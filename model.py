@@ -69,6 +69,23 @@ NETWORKS: dict[str, Callable[..., list[Layer]]] = {
 }
 
 
+# What tells a layer from others of its kind, as far as it has it.
+DESCRIBED = (
+    "input_size",
+    "input_shape",
+    "output_shape",
+    "pieces",
+    "pad",
+    "pool",
+    "stride",
+    "p",
+    "scale",
+    "max_col_norm",
+    "w_LR_scale",
+    "b_LR_scale",
+)
+
+
 class Network:
     """The layers of a task and the graphs over them.
 
@@ -103,15 +120,26 @@ class Network:
         self.description = (task, number_format, sorted(size.items()))
         common = {"number_format": self.format, "rng": rng, "initial_range": initial_range}
         self.layers = NETWORKS[task](**common, **size)
+        # Of the batches trained since whoever reads them last set them to zero.
+        self.errors = ops.shared(np.zeros((), "int64"), "training/errors")
+        self.loss = ops.shared(np.zeros(()), "training/loss")
 
     @property
     def input_size(self) -> int:
         return self.layers[0].input_size
 
+    def layers_described(self) -> list[dict[str, Any]]:
+        """What each layer is, in values that JSON has."""
+        described = []
+        for layer in self.layers:
+            sizes = {name: getattr(layer, name) for name in DESCRIBED if hasattr(layer, name)}
+            described.append({"name": layer.name, "kind": type(layer).__name__, **sizes})
+        return described
+
     @property
     def state(self) -> list[Shared]:
         """Every shared variable, first layer first."""
-        return [v for layer in self.layers for v in layer.state]
+        return [*(v for layer in self.layers for v in layer.state), self.errors, self.loss]
 
     def training_inputs(self, batch_size: int) -> dict[str, Tensor]:
         """The inputs of a training step by name.
@@ -178,7 +206,23 @@ class Network:
         updates: dict[Shared, Tensor] = {}
         for layer, (seen, gradients) in zip(self.layers, passes, strict=True):
             updates |= layer.updates(seen.signals, gradients, *scalars)
-        return updates
+        return updates | self.seen_in_training(passes[-1][0], inputs["t"])
+
+    def seen_in_training(self, last: Seen, t: Tensor) -> dict[Shared, Tensor]:
+        """Errors and cross-entropy of a batch, as the last layer has them under dropout.
+
+        The loss is summed in float64, in nats, from what the softmax takes: its output may be
+        rounded to zero. Nothing that is trained depends on either.
+        """
+        wrong = pt.neq(last.y.argmax(axis=1), t.argmax(axis=1))
+        u = last.pre.u.astype("float64")
+        u = u - u.max(axis=1, keepdims=True)
+        right = (u * t.astype("float64")).sum(axis=1)
+        losses = pt.log(pt.exp(u).sum(axis=1)) - right
+        return {
+            self.errors: self.errors + wrong.sum(dtype="int64"),
+            self.loss: self.loss + losses.sum(),
+        }
 
     def test_step(self, batch_size: int) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The test-time pass.

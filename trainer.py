@@ -76,7 +76,7 @@ class Trainer:
         self.schedule = self.task.schedule(self.epochs)
         self.position = Position()
         self.best: dict[str, Any] | None = None
-        self.best_parameters: Arrays = {}
+        self.best_network: Arrays = {}
         self._untrained: Arrays = {}  # what the range initialisation will put back
         self._before: Arrays = {}  # the order as it was before the pass that has begun
         self._clock: float | None = None  # when the epoch began, as time.perf_counter has it
@@ -135,7 +135,8 @@ class Trainer:
         record: Record = {"epoch": epoch, "LR": LR, "M": M}
         record |= {"validation_error": valid_error, "test_error": test_error}
         record |= self.best or {}
-        record |= measures(self.network, self.state, self.batches_per_epoch if epoch else 0)
+        trained_batches = self.batches_per_epoch if epoch else 0
+        record |= measures(self.network, self.state, trained_batches, self.batch_size)
         record["seconds"] = round(time.perf_counter() - began, 3)
         images = self.batches_per_epoch * self.batch_size
         record["images_per_second"] = round(images / (trained - began), 1) if epoch else None
@@ -162,7 +163,7 @@ class Trainer:
     def _select(self, epoch: int, valid_error: float, test_error: float) -> None:
         if self.best is None or valid_error < self.best["best_validation_error"]:
             self.best = dict(zip(BEST, (epoch, valid_error, test_error), strict=True))
-            self.best_parameters = self.parameters()
+            self.best_network = self.network_arrays()
 
     # One pass over the training set.
 
@@ -196,9 +197,10 @@ class Trainer:
         if self.position.batches is None:
             self._before = self.order.snapshot()
             self.position = replace(self.position, batches=0)
-            for layer in self.network.layers:
-                name = f"{layer.name}/epoch_overflow"
-                self.state[name] = to_device(np.zeros(self.state[name].shape))
+            counts = [f"{layer.name}/epoch_overflow" for layer in self.network.layers]
+            for name in (*counts, "training/errors", "training/loss"):
+                zeros = np.zeros(self.state[name].shape, self.state[name].dtype)
+                self.state[name] = to_device(zeros)
         constants = self._constants(LR, M, *bits)
         done = self.position.batches or 0
         for x, t, rows in self.feed.chunks(shuffled, done):
@@ -239,7 +241,7 @@ class Trainer:
         """
         arrays = to_host(self.state) | self.masks.snapshot()
         arrays |= self.order.snapshot() if self.position.batches is None else self._before
-        arrays |= {f"best/{name}": value for name, value in self.best_parameters.items()}
+        arrays |= {f"best/{name}": value for name, value in self.best_network.items()}
         arrays |= {f"untrained/{name}": value for name, value in self._untrained.items()}
         seconds = None if self._clock is None else round(time.perf_counter() - self._clock, 3)
         return Snapshot(arrays, {**self.position.as_json(), "best": self.best, "seconds": seconds})
@@ -256,7 +258,8 @@ class Trainer:
         check_best(best, self.epochs)
         names = self.parameter_names
         like = dict(self.state) | self.masks.snapshot() | self.order.snapshot()
-        like |= {f"best/{name}": self.state[name] for name in names if best}
+        saved = self.network_names if best else []
+        like |= {f"best/{name}": self.state[name] for name in saved}
         like |= {f"untrained/{name}": self.state[name] for name in names if position.initialising}
         check_arrays(arrays, like)
         seconds = facts["seconds"]
@@ -266,7 +269,7 @@ class Trainer:
         self.state = to_device({name: arrays[name] for name in self.state})
         self.position = position
         self.best = best
-        self.best_parameters = {name: arrays[f"best/{name}"] for name in names if best}
+        self.best_network = {name: arrays[f"best/{name}"] for name in saved}
         self._untrained = {n: arrays[f"untrained/{n}"] for n in names if position.initialising}
         self._before = {} if position.batches is None else self.order.snapshot()
 
@@ -281,3 +284,13 @@ class Trainer:
     def parameters(self) -> Arrays:
         """The layers' weights and biases: layer0/W, layer0/b, ..."""
         return to_host({name: self.state[name] for name in self.parameter_names})
+
+    @property
+    def network_names(self) -> list[str]:
+        """The arrays without which the network would be another: parameters, and ranges."""
+        ranges = [f"{layer.name}/ranges" for layer in self.network.layers]
+        return self.parameter_names + (ranges if self.network.format.has_ranges else [])
+
+    def network_arrays(self) -> Arrays:
+        """Their values now."""
+        return to_host({name: self.state[name] for name in self.network_names})

@@ -4,10 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from errors import RunError, Stopped
-from files import write_npz
+from records import saved
 from records.folder import RunFolder
 from records.metrics import Record
 from records.watcher import Watcher
@@ -63,13 +61,13 @@ class _Book:
         self.folder = folder
         self.trainer = trainer
         self.watcher = watcher
-        self.identity = {"settings": config["settings"], "data": config["data"]}
+        self.said = saved.about(config, trainer.network.layers_described())
         if config["epochs"] != trainer.epochs:
             raise RunError(
                 f"{folder.config_path} says {config['epochs']} epochs, not {trainer.epochs}; give "
                 "another folder with --out"
             )
-        records = folder.checkpoints.restore(trainer, self.identity, watcher.note)
+        records = folder.checkpoints.restore(trainer, self.said, watcher.note)
         if records is None and (aside := folder.put_records_aside()):
             watcher.note(
                 f"{folder.folder} has records, but no checkpoint: the run starts over, {aside} "
@@ -97,12 +95,15 @@ class _Book:
         """The last epoch is trained."""
         self._checkpoint()
         self.folder.checkpoints.wait()
-        epoch = {"epoch": np.array(self.trainer.position.epoch)}
-        write_npz(self.folder.final_path, self.trainer.parameters() | epoch)
+        last = self.records[-1]
+        # The untrained network's errors are those of before the range initialisation.
+        network = self.trainer.network_arrays() if last["epoch"] else self.trainer.best_network
+        errors = last["validation_error"], last["test_error"]
+        saved.write(self.folder.final_path, network, self.said, last["epoch"], *errors)
 
     def _checkpoint(self) -> None:
         self.folder.checkpoints.save(
-            self.trainer.snapshot(), self.records, self.identity, self.trainer.words()
+            self.trainer.snapshot(), self.records, self.said, self.trainer.words()
         )
 
 
