@@ -112,6 +112,23 @@ def cifar10(number_format, rng, initial_range):
 NETWORKS = {"PI_MNIST": pi_mnist, "MNIST": mnist, "CIFAR10": cifar10, "SVHN": cifar10}
 
 
+# What tells a layer from others of its kind, as far as it has it.
+DESCRIBED = (
+    "input_size",
+    "input_shape",
+    "output_shape",
+    "pieces",
+    "pad",
+    "pool",
+    "stride",
+    "p",
+    "scale",
+    "max_col_norm",
+    "w_LR_scale",
+    "b_LR_scale",
+)
+
+
 class Network:
     """The layers of a task and the graphs over them.
 
@@ -141,6 +158,14 @@ class Network:
     @property
     def input_size(self):
         return self.layers[0].input_size
+
+    def layers_described(self):
+        """What each layer is, in values that JSON has."""
+        described = []
+        for layer in self.layers:
+            sizes = {name: getattr(layer, name) for name in DESCRIBED if hasattr(layer, name)}
+            described.append({"name": layer.name, "kind": type(layer).__name__, **sizes})
+        return described
 
     @property
     def state(self):

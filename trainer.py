@@ -80,7 +80,7 @@ class Trainer:
         self.schedule = self.task.schedule(self.epochs)
         self.position = Position()
         self.best: dict[str, Any] | None = None
-        self.best_parameters: Arrays = {}
+        self.best_network: Arrays = {}
         self._untrained: Arrays = {}  # what the range initialisation will put back
         self._before: Arrays = {}  # the order as it was before the pass that has begun
         self._clock: float | None = None  # when the epoch began, as time.perf_counter has it
@@ -169,7 +169,7 @@ class Trainer:
     def _select(self, epoch: int, valid_error: float, test_error: float) -> None:
         if self.best is None or valid_error < self.best["best_validation_error"]:
             self.best = dict(zip(BEST, (epoch, valid_error, test_error), strict=True))
-            self.best_parameters = self.parameters()
+            self.best_network = self.network_arrays()
 
     def _measures(self) -> Record:
         """Norms of the parameters; of DFXP the ranges, and how much overflowed in the epoch."""
@@ -260,7 +260,7 @@ class Trainer:
         """
         arrays = to_host(self.state) | self.masks.snapshot()
         arrays |= self.order.snapshot() if self.position.batches is None else self._before
-        arrays |= {f"best/{name}": value for name, value in self.best_parameters.items()}
+        arrays |= {f"best/{name}": value for name, value in self.best_network.items()}
         arrays |= {f"untrained/{name}": value for name, value in self._untrained.items()}
         seconds = None if self._clock is None else round(time.perf_counter() - self._clock, 3)
         return Snapshot(arrays, {**self.position.as_json(), "best": self.best, "seconds": seconds})
@@ -277,7 +277,8 @@ class Trainer:
         check_best(best, self.epochs)
         names = self.parameter_names
         like = dict(self.state) | self.masks.snapshot() | self.order.snapshot()
-        like |= {f"best/{name}": self.state[name] for name in names if best}
+        saved = self.network_names if best else []
+        like |= {f"best/{name}": self.state[name] for name in saved}
         like |= {f"untrained/{name}": self.state[name] for name in names if position.initialising}
         check_arrays(arrays, like)
         seconds = facts["seconds"]
@@ -287,7 +288,7 @@ class Trainer:
         self.state = to_device({name: arrays[name] for name in self.state})
         self.position = position
         self.best = best
-        self.best_parameters = {name: arrays[f"best/{name}"] for name in names if best}
+        self.best_network = {name: arrays[f"best/{name}"] for name in saved}
         self._untrained = {n: arrays[f"untrained/{n}"] for n in names if position.initialising}
         self._before = {} if position.batches is None else self.order.snapshot()
 
@@ -302,3 +303,13 @@ class Trainer:
     def parameters(self) -> Arrays:
         """The layers' weights and biases: layer0/W, layer0/b, ..."""
         return to_host({name: self.state[name] for name in self.parameter_names})
+
+    @property
+    def network_names(self) -> list[str]:
+        """The arrays without which the network would be another: parameters, and ranges."""
+        ranges = [f"{layer.name}/ranges" for layer in self.network.layers]
+        return self.parameter_names + (ranges if self.network.format.has_ranges else [])
+
+    def network_arrays(self) -> Arrays:
+        """Their values now."""
+        return to_host({name: self.state[name] for name in self.network_names})

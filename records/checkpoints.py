@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from errors import FileError, RunError
-from files import load_npz, write_npz
+from files import Arrays, load_npz, write_npz
+from records import saved
 from records.metrics import Record, check_records
-from snapshots import Snapshot
+from snapshots import BEST, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,16 +64,17 @@ class Checkpoints:
         return none or time.monotonic() - self._saved >= seconds
 
     def save(
-        self, snapshot: Snapshot, records: list[Record], identity: dict[str, Any], words: str
+        self, snapshot: Snapshot, records: list[Record], said: dict[str, Any], words: str
     ) -> None:
-        """Hand a snapshot to the writer; `words` say where it stands.
+        """Hand a snapshot to the writer.
 
-        Raises what kept the one before from being written.
+        `said` is what records.saved.about gives, `words` say where the snapshot stands. Raises what
+        kept the one before from being written.
         """
         assert self._writer is not None
         self.wait()
-        facts = snapshot.facts | {"records": list(records)} | identity
-        self._writing = self._writer.submit(self._write, snapshot.arrays, facts, words)
+        facts = snapshot.facts | {"records": list(records)} | _identity(said)
+        self._writing = self._writer.submit(self._write, snapshot.arrays, facts, said, words)
         self._saved = time.monotonic()
 
     def wait(self) -> None:
@@ -82,18 +84,20 @@ class Checkpoints:
         if writing:
             self.newest = writing.result()
 
-    def _write(self, arrays: dict[str, np.ndarray], facts: dict[str, Any], words: str) -> str:
+    def _write(
+        self, arrays: Arrays, facts: dict[str, Any], said: dict[str, Any], words: str
+    ) -> str:
         text = np.array(json.dumps(facts).encode())
         write_npz(self.path, arrays | {"facts": text}, self.previous_path)
-        epoch = facts["best"] and facts["best"]["best_epoch"]
+        epoch, *errors = (facts["best"][name] for name in BEST) if facts["best"] else [None]
         if epoch != self._best_epoch:
             best = {n.removeprefix("best/"): a for n, a in arrays.items() if n.startswith("best/")}
-            write_npz(self.best_path, best | {"epoch": np.array(epoch)})
+            saved.write(self.best_path, best, said, epoch, *errors)
             self._best_epoch = epoch
         return words
 
     def restore(
-        self, trainer: "Trainer", identity: dict[str, Any], note: "Callable[[str], None]"
+        self, trainer: "Trainer", said: dict[str, Any], note: "Callable[[str], None]"
     ) -> list[Record] | None:
         """Put the trainer where the newest good one is; its records, or None if there is none.
 
@@ -107,7 +111,7 @@ class Checkpoints:
                 wrong.append(f"{path} is missing")
                 continue
             try:
-                records = _restore_from(path, trainer, identity)
+                records = _restore_from(path, trainer, _identity(said))
             except DAMAGE as error:
                 known = isinstance(error, (FileError, ValueError))
                 what = error if known else f"{type(error).__name__}: {error}"
@@ -137,5 +141,15 @@ def _restore_from(path: Path, trainer: "Trainer", identity: dict[str, Any]) -> l
     records = check_records(facts["records"])
     if [record["epoch"] for record in records] != list(range(facts["epoch"] + 1)):
         raise ValueError("it does not have the record of each epoch")
+    best = facts["best"]
+    if best and "best/layer0/ranges" not in arrays:  # of the first form
+        then = records[best["best_epoch"]]
+        ranges = saved.ranges_then(trainer.settings, then, len(trainer.network.layers))
+        arrays |= {f"best/{name}": value for name, value in ranges.items()}
     trainer.restore(Snapshot(arrays, facts))
     return records
+
+
+def _identity(said: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint must have in common with its run."""
+    return {"settings": said["settings"], "data": said["data"]}

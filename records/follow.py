@@ -4,10 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from errors import RunError, Stopped
-from files import write_npz
+from records import saved
 from records.folder import RunFolder
 from records.metrics import Record
 from records.watcher import Watcher
@@ -35,11 +33,11 @@ def steps(
     """`follow`, for somebody else to drive: it yields the trainer's segments, too."""
     watcher = watcher or Watcher()
     config = folder.config()
-    identity = {"settings": config["settings"], "data": config["data"]}
+    said = saved.about(config, trainer.network.layers_described())
     checkpoints = folder.checkpoints
 
     def save() -> None:
-        checkpoints.save(trainer.snapshot(), records, identity, trainer.words())
+        checkpoints.save(trainer.snapshot(), records, said, trainer.words())
 
     def look(batches: int) -> None:
         """The state is whole."""
@@ -52,7 +50,7 @@ def steps(
             save()
 
     with checkpoints.writing():
-        records = _restored(folder, trainer, watcher, config["epochs"], identity)
+        records = _restored(folder, trainer, watcher, config["epochs"], said)
         if trainer.batches_done > trainer.batches_until(last_epoch):  # it has gone on since then
             return
         folder.final_path.unlink(missing_ok=True)
@@ -72,8 +70,11 @@ def steps(
                     yield step
         save()
         checkpoints.wait()
-        last = {"epoch": np.array(trainer.position.epoch)}
-        write_npz(folder.final_path, trainer.parameters() | last)
+        last = records[-1]
+        # The untrained network's errors are those of before the range initialisation.
+        network = trainer.network_arrays() if last["epoch"] else trainer.best_network
+        errors = last["validation_error"], last["test_error"]
+        saved.write(folder.final_path, network, said, last["epoch"], *errors)
 
 
 def _next(inner: Steps, answer: Any) -> Segment | Whole | Record | None:
@@ -89,7 +90,7 @@ def _restored(
     trainer: Trainer,
     watcher: Watcher,
     epochs: int,
-    identity: dict[str, Any],
+    said: dict[str, Any],
 ) -> list[Record]:
     """Put the trainer where the newest good checkpoint is; the records up to there."""
     if epochs != trainer.epochs:
@@ -97,7 +98,7 @@ def _restored(
             f"{folder.config_path} says {epochs} epochs, not {trainer.epochs}; give another folder "
             "with --out"
         )
-    records = folder.checkpoints.restore(trainer, identity, watcher.note)
+    records = folder.checkpoints.restore(trainer, said, watcher.note)
     if records is None:
         records = []
         if aside := folder.put_records_aside():

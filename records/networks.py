@@ -1,0 +1,98 @@
+"""Reading networks that were saved: see records.saved."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from errors import FileError, ProgramError
+from files import Arrays, load_npz
+from records.folder import RunFolder
+from records.metrics import ERRORS
+from records.saved import FORM, about, ranges_then
+from settings import Settings
+
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True)
+class SavedNetwork:
+    """A network as a file has it.
+
+    Parameters
+    ----------
+    arrays
+        layer0/W, layer0/b, layer0/ranges, ...
+    settings
+        Those of its run.
+    epoch
+        The one it is from.
+    validation_error, test_error
+        As they were measured then, in %.
+    data
+        What it was trained on: file name -> MD5 sum.
+    sample
+        Whether that was the generated sample.
+    """
+
+    path: Path
+    arrays: Arrays
+    settings: Settings
+    epoch: int
+    validation_error: float
+    test_error: float
+    data: dict[str, str]
+    sample: bool
+
+
+def read(path: Path) -> SavedNetwork:
+    """A network from its file; FileError if it is damaged, foreign, or cannot be completed."""
+    arrays = load_npz(path)
+    try:
+        epoch = int(arrays.pop("epoch").item())
+        if "about" in arrays:
+            said = json.loads(arrays.pop("about").item())
+        else:
+            said = _completed(path, arrays, epoch)
+        if said["form"] != FORM:
+            raise ValueError(f"it has the form {said['form']!r}, not {FORM}")
+        network = SavedNetwork(
+            path,
+            arrays,
+            Settings(**said["settings"]),
+            epoch,
+            _error(said["validation_error"]),
+            _error(said["test_error"]),
+            {str(name): str(md5) for name, md5 in said["data"].items()},
+            bool(said["sample"]),
+        )
+        if said["epoch"] != epoch or not 0 <= epoch <= network.settings.last_epoch:
+            raise ValueError(f"its epoch is {epoch}")
+    except (*DAMAGE, ProgramError) as error:
+        what = error if isinstance(error, ProgramError) else f"{type(error).__name__}: {error}"
+        raise FileError(f"{path} is no network of this program ({what})") from None
+    return network
+
+
+def _error(value: object) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= 100:  # type: ignore[operator]
+        raise ValueError(f"an error of {value!r} %")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _completed(path: Path, arrays: Arrays, epoch: int) -> dict[str, Any]:
+    """`about` of a file of the first form, from its run folder; adds the ranges to the arrays."""
+    if "layer0/W" not in arrays:
+        raise ValueError("it has no layer0/W")
+    if not (path.parent / "config.json").exists():
+        raise FileError("its ranges are not in it, and no config.json and metrics.jsonl beside it")
+    run = RunFolder(path.parent)
+    config = run.config()
+    records = {record["epoch"]: record for record in run.records()}
+    if epoch not in records:
+        raise FileError(f"metrics.jsonl beside it has no epoch {epoch}")
+    settings = Settings(**config["settings"])
+    names = [name for name in arrays if name.endswith("/W")]
+    arrays |= ranges_then(settings, records[epoch], len(names))
+    errors = {name: records[epoch][name] for name in ERRORS[:2]}
+    return {**about(config, []), "epoch": epoch, **errors}

@@ -1,0 +1,67 @@
+"""What best.npz and final.npz hold: a network to take away. records.networks reads them.
+
+An .npz file, uncompressed and without pickles:
+
+    layer0/W, layer0/b, ...   float32, the stored parameters
+    layer0/ranges, ...        int32 (10,), the ranges with which the errors were measured, in the
+                              order of format.SIGNALS; in formats that have ranges
+    epoch                     the epoch they are from
+    about                     JSON text: see `about`
+
+The first form had no ranges and no `about`; read beside its metrics.jsonl and config.json it is
+completed from those.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from files import Arrays, write_npz
+from records.metrics import Record
+from settings import Settings
+
+FORM = 2
+
+
+def about(config: Mapping[str, Any], layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the files of a run say of it, from its config.json and the description of its layers.
+
+    The epoch and its errors come with each network.
+    """
+    return {
+        "form": FORM,
+        "settings": config["settings"],
+        "data": config["data"],
+        "sample": bool(config.get("sample")),
+        "layers": layers,
+    }
+
+
+def write(
+    path: Path,
+    arrays: Arrays,
+    said: Mapping[str, Any],
+    epoch: int,
+    validation_error: float,
+    test_error: float,
+) -> None:
+    """Write a network; `said` is what `about` gives."""
+    errors = {"validation_error": validation_error, "test_error": test_error}
+    text = json.dumps({**said, "epoch": epoch, **errors})
+    write_npz(path, arrays | {"epoch": np.array(epoch), "about": np.array(text.encode())})
+
+
+def ranges_then(settings: Settings, record: Record, layers: int) -> Arrays:
+    """The ranges with which the errors of an epoch were measured, from its record.
+
+    The untrained network is evaluated before the range initialisation, with INITIAL_RANGE.
+    """
+    if "initial_range" not in settings.numbers:
+        return {}
+    moved = record["ranges"] if record["epoch"] and "ranges" in record else None
+    if moved is None:
+        moved = [[settings.initial_range] * 10] * layers
+    return {f"layer{k}/ranges": np.array(ranges, "int32") for k, ranges in enumerate(moved)}
