@@ -81,7 +81,7 @@ def file_of(path: Path, which: str | None) -> Path:
 def data_of(network: SavedNetwork, folder: Path) -> datasets.Dataset:
     """The data that a network was trained on; DataError if others are there."""
     data = datasets.load(TASKS[network.settings.task].data_set, folder, network.sample)
-    names = sorted(network.data | data.identity)
+    names = sorted({*network.data, *data.identity})
     differing = [n for n in names if network.data.get(n) != data.identity.get(n)]
     if differing:
         raise DataError(
