@@ -111,10 +111,8 @@ def check_values(arrays: Arrays) -> None:
 def _outputs(trainer: Trainer, examples: Part) -> tuple[np.ndarray, np.ndarray]:
     """The outputs (n, classes) for all examples, and their labels (n,)."""
     size = trainer.batch_size
-    shared = trainer.network.state
     inputs, outputs = trainer.network.test_step(size)
-    test_pass = compiled(inputs, shared, outputs[-1:])
-    state = {v.name: trainer.state[v.name] for v in shared}
+    test_pass = compiled(inputs, trainer.network.state, outputs[-1:])
     bits = np.int32(trainer.settings.prop_bits)
     found = []
     labels = []
@@ -123,7 +121,8 @@ def _outputs(trainer: Trainer, examples: Part) -> tuple[np.ndarray, np.ndarray]:
         labels.append(t.argmax(axis=1))
         for first in range(0, len(x), size):
             batch = filled_up(x[first : first + size], size)
-            (y,) = to_host(test_pass({"x": batch, "prop_bits": bits}, state))
+            values = to_device({"x": batch, "prop_bits": bits})
+            (y,) = to_host(test_pass(values, trainer.state))
             found.append(y[: len(x) - first])
     return np.concatenate(found), np.concatenate(labels)
 
