@@ -12,7 +12,7 @@ from records.metrics import ERRORS
 from records.saved import FORM, about, ranges_then
 from settings import Settings
 
-DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+DAMAGE = (ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)

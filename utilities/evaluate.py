@@ -1,0 +1,142 @@
+"""Evaluate a saved network: its error, and what it takes for what.
+
+    python -m utilities.evaluate RUN                     best.npz of a run folder, on the test part
+    python -m utilities.evaluate FILE.npz --part valid
+    python -m utilities.evaluate RUN --mistakes mistakes.png --confusion confusion.png
+
+The error is computed by the compiled pass that training tests with. The exit status is
+0 if it equals the recorded one in every digit (that of train is not recorded), 1 if it
+does not, and 2 if the network cannot be evaluated. Whether it was trained on the
+generated sample, its file says.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import datasets
+import terminal
+from errors import DataError, FileError, MissingPackage, ProgramError
+from records import networks
+from records.networks import SavedNetwork
+from tasks import TASKS
+from utilities.evaluation_files import PICTURES, Files, check_writable, output
+from utilities.evaluation_report import report
+
+PARTS = ("test", "valid", "train")
+
+
+def parser() -> terminal.Parser:
+    """The command line."""
+    result = terminal.Parser("python -m utilities.evaluate", __doc__)
+    result.add_argument(
+        "network",
+        type=terminal.folder,
+        metavar="RUN|FILE.npz",
+        help="a run folder, or a network that was saved in one",
+    )
+    result.add_argument("--part", choices=PARTS, default="test", help="of the data (default: test)")
+    result.add_argument(
+        "--which",
+        choices=("best", "final"),
+        help="network of a RUN: at the lowest validation error (default), or after the last epoch",
+    )
+    result.add_argument(
+        "--predictions",
+        type=output(".csv"),
+        metavar="FILE.csv",
+        help="write label, prediction and outputs of every example",
+    )
+    for what, text in (
+        ("confusion", "draw the confusion matrix"),
+        ("mistakes", "draw the most confident mistakes"),
+    ):
+        result.add_argument(
+            f"--{what}",
+            type=output(*PICTURES),
+            metavar="FILE.png",
+            help=f"{text} ({', '.join(PICTURES)})",
+        )
+    terminal.add_data_options(result)
+    terminal.add_device_options(result)
+    return result
+
+
+def file_of(path: Path, which: str | None) -> Path:
+    """The network's file; FileError if there is none."""
+    if path.is_dir():
+        file = path / f"{which or 'best'}.npz"
+        if not file.is_file():
+            raise FileError(f"{path} has no {file.name}: it is no run folder, or not so far yet")
+        return file
+    if which:
+        raise FileError(f"--which chooses a network of a run folder, {path} is none")
+    if not path.is_file():
+        raise FileError(f"there is no file {path}")
+    return path
+
+
+def data_of(network: SavedNetwork, folder: Path) -> datasets.Dataset:
+    """The data that a network was trained on; DataError if others are there."""
+    data = datasets.load(TASKS[network.settings.task].data_set, folder, network.sample)
+    names = sorted({*network.data, *data.identity})
+    differing = [n for n in names if network.data.get(n) != data.identity.get(n)]
+    if differing:
+        raise DataError(
+            f"{network.path} was trained on other data than those in {folder} "
+            f"({', '.join(differing)}); give the folder of its data with --data"
+        )
+    return data
+
+
+def evaluate(a: argparse.Namespace) -> int:
+    """Evaluate, print and write; the exit status."""
+    check_writable([path for path in (a.predictions, a.confusion, a.mistakes) if path])
+    network = networks.read(file_of(a.network, a.which))
+    if a.sample and not network.sample:
+        raise DataError(f"{network.path} was not trained on the sample; leave --sample out")
+    folder = terminal.data_folder(a.data, network.sample)
+    data = data_of(network, folder)
+    try:
+        from utilities.predictions import predict
+        from xla.device import select_device
+        from xla.program_cache import cache_programs
+    except ImportError as error:  # what it needs is not installed, or there is no memory for it
+        raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None
+
+    select_device(a.device, a.deterministic)
+    cache_programs()
+    predictions = predict(network, data, a.part)
+    same = report(network, a.part, predictions)
+    files = Files(network, data, folder, a.part, predictions)
+    for line in files.write(a.predictions, a.confusion, a.mistakes):
+        print(line)
+    return 0 if same else 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    command = parser()
+    a = command.parse_args(arguments)
+    with contextlib.suppress(AttributeError):  # a folder's name may have what cannot be printed
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        return evaluate(a)
+    except ProgramError as error:
+        terminal.say(command.name, error)
+        return error.status
+    except KeyboardInterrupt:
+        terminal.say(command.name, "interrupted")
+        return 130
+    except BrokenPipeError:  # nothing more can be printed, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else " (the output cannot be written)"
+        terminal.say(command.name, f"{error.strerror or error}{where}")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""What utilities.evaluate prints of the predictions of a network."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import terminal
+from records.networks import SavedNetwork
+from tasks import TASKS
+from utilities import confusion
+
+if TYPE_CHECKING:  # it takes long to import
+    from utilities.predictions import Predictions
+
+NAME = "evaluate"  # what lines on stderr begin with
+
+
+def report(network: SavedNetwork, part: str, predictions: "Predictions") -> bool:
+    """Print what was found; whether the error is the recorded one, or none is."""
+    print(f"{network.path}: {words(network)}")
+    recorded = {"test": network.test_error, "valid": network.validation_error}.get(part)
+    line, same = comparison(predictions.error, recorded, len(predictions.labels))
+    print(f"{part} error {line}")
+    print(confusion.table(matrix_of(predictions), names_of(network)), flush=True)
+    counted = int((predictions.classes != predictions.labels).sum())
+    if counted != predictions.wrong:
+        terminal.say(
+            NAME,
+            f"the outputs, which another compiled program gives, have {counted} wrong examples: "
+            "last bits differ",
+        )
+    if not same:
+        terminal.say(
+            NAME,
+            "the error is not the recorded one; on another device, or with other versions, last "
+            "bits can differ",
+        )
+    return same
+
+
+def comparison(error: float, recorded: float | None, examples: int) -> tuple[str, bool]:
+    """The error in words, and whether nothing speaks against it."""
+    wrong = round(error * examples / 100)
+    found = f"{error:.2f} % ({wrong:,} of {examples:,} examples)"
+    if recorded is None:
+        return f"{found}; it was not recorded, there is nothing to compare it with", True
+    if error == recorded:
+        return f"{found}, in every digit the recorded one", True
+    difference = f"{error - recorded:+g} %, {wrong - recorded * examples / 100:+g} examples"
+    return f"{found}, but {recorded!r} % was recorded: it differs by {difference}", False
+
+
+def words(network: SavedNetwork) -> str:
+    """What tells it from other networks."""
+    run = [*network.settings.words(), *(["(sample)"] if network.sample else [])]
+    return f"{' '.join(run)}, {f'epoch {network.epoch}' if network.epoch else 'untrained'}"
+
+
+def names_of(network: SavedNetwork) -> Sequence[str]:
+    """What the classes of its task are called."""
+    return confusion.class_names(TASKS[network.settings.task].data_set, network.sample)
+
+
+def matrix_of(predictions: "Predictions") -> np.ndarray:
+    """The confusion matrix."""
+    classes = predictions.outputs.shape[1]
+    return confusion.confusion_matrix(predictions.labels, predictions.classes, classes)
