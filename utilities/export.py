@@ -1,0 +1,219 @@
+"""A trained network in integers, as hardware has it: a folder that docs/networks.md describes.
+
+    python -m utilities.export RUN -o DIR
+    python -m utilities.export FILE.npz -o DIR [--vectors N]
+
+RUN is a run folder, of which best.npz is taken unless --which says final. Weights and biases come
+as .npz, as packed words of bits, and as hexadecimal text; beside them manifest.json, which says
+what they mean, and test vectors: the first N test images with every layer's integers.
+utilities/integer_network.py reads the folder with NumPy alone.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import datasets
+import terminal
+from errors import DataError, FileError, MissingPackage, ProgramError, Stopped
+from files import Arrays
+from records import networks
+from records.networks import SavedNetwork
+from tasks import TASKS
+from utilities import integer_folder, integer_network
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = terminal.Parser("python -m utilities.export", __doc__)
+    parser.add_argument(
+        "network", type=terminal.folder, metavar="RUN|FILE.npz", help="run folder, or its network"
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=terminal.folder,
+        required=True,
+        metavar="DIR",
+        help="the folder to write; an earlier export is replaced",
+    )
+    parser.add_argument(
+        "--which", choices=("best", "final"), help="network of a run folder (default best)"
+    )
+    parser.add_argument(
+        "--vectors",
+        type=terminal.whole(0, 1_000_000),
+        default=16,
+        metavar="N",
+        help="test vectors (default 16; none need no data)",
+    )
+    terminal.add_data_options(parser)
+    a = parser.parse_args(arguments)
+    if a.which and not a.network.is_dir():
+        parser.error("--which is for a run folder")
+    return a
+
+
+def network_file(path: Path, which: str | None) -> Path:
+    """The .npz file that a run folder, or a file, stands for; FileError if there is none."""
+    if path.is_dir():
+        path /= f"{which or 'best'}.npz"
+    if not path.is_file():
+        raise FileError(f"there is no {path}")
+    return path
+
+
+def read(path: Path) -> SavedNetwork:
+    """A saved network that has integers."""
+    saved = networks.read(path)
+    if saved.settings.format == "FLP":
+        raise FileError(f"{path} is in FLP: its float32 numbers are no integers of few bits")
+    if saved.epoch == 0:
+        raise FileError(
+            f"{path} is the untrained network, whose numbers are not stored in "
+            f"{saved.settings.format} yet; export one of a later epoch"
+        )
+    return saved
+
+
+def test_images(saved: SavedNetwork, a: argparse.Namespace) -> Arrays:
+    """x and labels of the first test images; nothing if none are asked for."""
+    if not a.vectors:
+        return {}
+    sample = a.sample or saved.sample
+    folder = terminal.data_folder(a.data, sample)
+    data = datasets.load(TASKS[saved.settings.task].data_set, folder, sample)
+    if data.identity != saved.data:
+        raise DataError(f"{saved.path} was trained on other data than that in {folder}")
+    if a.vectors > len(data.test):
+        raise DataError(f"there are no more than {len(data.test)} test images in {folder}")
+    x, t = data.test.read(0, a.vectors)
+    return {"x": x, "labels": t.argmax(axis=1)}
+
+
+def built(saved: SavedNetwork) -> Any:
+    """The network of a file, its arrays checked; a model.Network."""
+    from model import Network
+
+    settings = saved.settings
+    network = Network(settings.task, settings.format, np.random.RandomState(0))
+    for layer in network.layers:
+        ranges = [layer.ranges.ranges] if network.format.has_ranges else []
+        for variable in (layer.W, layer.b, *ranges):
+            value = variable.get_value()
+            found = saved.arrays.get(variable.name)
+            if found is None or (found.shape, found.dtype) != (value.shape, value.dtype):
+                raise FileError(f"{saved.path} has no {variable.name} as {settings.task} has it")
+            if not np.isfinite(found).all():
+                raise FileError(f"{variable.name} of {saved.path} is not finite")
+            variable.set_value(found)
+    return network
+
+
+def remembering(function: Callable, seen: list) -> Callable:
+    """The function, with what it is given put into a list."""
+
+    def call(argument: Any) -> Any:
+        seen.append(argument)
+        return function(argument)
+
+    return call
+
+
+def signals(
+    network: Any, x: np.ndarray, prop_bits: int, batch: int, check: Callable[[], None]
+) -> Arrays:
+    """z (after pooling, quantized) and y of every layer for some images, by the test pass.
+
+    `check` is called before each batch.
+    """
+    from xla.device import device_failures
+    from xla.graphs import compiled
+    from xla.layout import batch_first
+
+    seen: list[Any] = []
+    for layer in network.layers:
+        layer.activate = remembering(layer.activate, seen)
+    inputs, outputs = network.test_step(batch)
+    names = [f"{layer.name}/{signal}" for signal in "zy" for layer in network.layers]
+    with device_failures():
+        program = compiled(inputs, network.state, [*map(batch_first, seen), *outputs])
+        state = {variable.name: variable.get_value() for variable in network.state}
+        whole = np.pad(x, [(0, -len(x) % batch), (0, 0)])
+        found = []
+        for k in range(0, len(x), batch):
+            check()
+            values = {"x": whole[k : k + batch], "prop_bits": np.int32(prop_bits)}
+            found.append([np.asarray(array) for array in program(values, state)])
+        arrays = [np.concatenate(parts)[: len(x)] for parts in zip(*found, strict=True)]
+    return dict(zip(names, arrays, strict=True))
+
+
+def export(a: argparse.Namespace, stopping: terminal.Signals) -> SavedNetwork:
+    """Write the folder; the network that is in it."""
+    with stopping.at_once():
+        saved = read(network_file(a.network, a.which))
+        integer_folder.check_target(a.out)
+        vectors = test_images(saved, a)
+    try:
+        from utilities.integer_form import contents
+        from xla.device import select_device
+    except ImportError as error:
+        raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None
+    select_device("cpu")  # its sums are float32, whatever the format
+    network = built(saved)
+    settings = saved.settings
+    if vectors:
+        batch = TASKS[settings.task].batch_size
+        x = vectors["x"]
+        vectors |= signals(network, x, settings.prop_bits, batch, stopping.check)
+    with stopping.at_once():
+        integer_folder.write(a.out, contents(saved, network.layers_described(), vectors))
+    return saved
+
+
+def report(saved: SavedNetwork, folder: Path) -> None:
+    """Sizes; and the folder read again, and its test vectors computed again."""
+    exported = integer_network.read(folder)
+    tensors = [said["tensors"][name] for said in exported.manifest["layers"] for name in ("W", "b")]
+    count = sum(np.prod(said["shape"], dtype=int) for said in tensors)
+    bits = " or ".join(str(n) for n in sorted({said["word_bits"] for said in tensors}))
+    packed = (folder / integer_folder.PACKED).stat().st_size
+    whole = saved.path.stat().st_size
+    print(f"{' '.join(saved.settings.words())}, epoch {saved.epoch}: {count:,} weights and biases")
+    print(f"float32 ({saved.path.name}): {whole:,} bytes")
+    print(f"{bits} bits ({integer_folder.PACKED}): {packed:,} bytes, {100 * packed / whole:.1f} %")
+    if exported.layers and exported.vectors:
+        print(f"{len(exported.vectors['x'])} test vectors, computed again from the folder alone:")
+        for line in integer_network.compared(exported):
+            print(f"  {line}")
+    print(f"written to {folder}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    a = parse(arguments)
+    stopping = terminal.Signals()
+    done = "nothing was written"
+    try:
+        saved = export(a, stopping)
+        done = f"{a.out} is written"
+        with stopping.at_once():
+            report(saved, a.out)
+        return 0
+    except ProgramError as error:
+        message, status = str(error), error.status
+    except OSError as error:
+        what = error.strerror or str(error)
+        message, status = what + (f": {error.filename}" if error.filename else ""), 2
+    except Stopped:
+        message, status = f"interrupted; {done}", 128 + (stopping.received or 0)
+    terminal.say("export", message)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
