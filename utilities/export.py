@@ -105,7 +105,7 @@ def built(saved: SavedNetwork) -> Any:
         ranges = [layer.ranges.ranges] if network.format.has_ranges else []
         for variable in (layer.W, layer.b, *ranges):
             value = variable.get_value()
-            found = saved.arrays.get(variable.name)
+            found = saved.arrays.get(str(variable.name))
             if found is None or (found.shape, found.dtype) != (value.shape, value.dtype):
                 raise FileError(f"{saved.path} has no {variable.name} as {settings.task} has it")
             if not np.isfinite(found).all():
