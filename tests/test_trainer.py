@@ -139,7 +139,7 @@ class Fed:
 
 @pytest.fixture(scope="module")
 def followed():
-    """A DFXP run with published streams, and the same computed from SPEC sections 2-11
+    """A DFXP run with published streams, and the same computed from docs/published_program.md
     alone; states by epoch.
     """
     trainer = make(streams="published", epochs=2)
@@ -216,7 +216,7 @@ def snapshot_of(layers):
 
 
 def test_range_initialisation_as_specified(followed):
-    """W and b are put back; ranges, momentum and accumulators carry over (SPEC section 7)."""
+    """W and b are put back; ranges, momentum and accumulators carry over."""
     program, plain = followed.program, followed.plain
     for k in range(2):
         for name in ("W", "b"):
@@ -452,7 +452,7 @@ def fed_run(trainer, last_epoch=None):
 
 
 def test_published_masks_and_shuffled_examples():
-    """SPEC section 11, computed anew: masks batch after batch, orders composed epoch
+    """"Random streams", computed anew: masks batch after batch, orders composed epoch
     after epoch.
     """
     t = make("FXP", streams="published", segment=4)
@@ -503,7 +503,7 @@ def svhn(number_format="FXP", n=46, dataset=None, **options):
 
 
 def svhn_order(streams, chunks, left):
-    """SPEC section 11: the whole chunks shuffled, each one's batches when its turn
+    """"Random streams": the whole chunks shuffled, each one's batches when its turn
     comes, what is left over last.
     """
     numbers = []
