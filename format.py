@@ -1,8 +1,8 @@
 """Number formats, and the signals stored in them (sections 3 and 4 of the paper).
 
-The letters are the paper's: NOB is the number of bits without the sign (bit-width), NOIB the
-number of integer bits (the position of the radix point, or range). Bit-widths and ranges are
-symbolic, so one compiled program serves them all.
+The letters are the paper's: NOB is the number of bits without the sign (bit-width),
+NOIB the number of integer bits (the position of the radix point, or range). Bit-widths
+and ranges are symbolic, so one compiled program serves them all.
 
     FLP   float32, the identity
     HFLP  IEEE binary16: half precision, arithmetic in float32
@@ -33,10 +33,10 @@ def largest_integer(nob: Tensor) -> Tensor:
 
 
 def quantize(x: Tensor, nob: Tensor, noib: Tensor) -> Tensor:
-    """The fixed point value nearest to x, halves away from zero, saturating symmetrically.
+    """The fixed point value nearest to x, halves away from zero, within +-2^NOIB.
 
-    NaN stays NaN. The scale stops at 2^126 so that no scale is infinite: with NOB 31 a range
-    below -95 acts as -95.
+    NaN stays NaN. The scale stops at 2^126 so that no scale is infinite: with NOB 31 a
+    range below -95 acts as -95.
 
     Parameters
     ----------
@@ -51,7 +51,10 @@ def quantize(x: Tensor, nob: Tensor, noib: Tensor) -> Tensor:
 
 
 def overflow_thresholds(nob: Tensor, noib: Tensor) -> Tensor:
-    """The largest values of a format at NOIB and at NOIB-1: two int32 (n,) -> float32 (n, 2)."""
+    """The largest values of a format at NOIB and at NOIB-1.
+
+    int32 (n,), int32 (n,) -> float32 (n, 2).
+    """
     noibs = pt.stack([noib, noib - 1], axis=1)
     largest = largest_integer(nob)[:, None] * ops.power_of_two(noibs - nob[:, None])
     return ops.materialised(largest)
@@ -60,10 +63,10 @@ def overflow_thresholds(nob: Tensor, noib: Tensor) -> Tensor:
 def overflow_rates(counts: Tensor, shapes: Sequence[tuple[int, ...]]) -> Tensor:
     """Overflow rates of n tensors, float64 (n, 2) ("Formats").
 
-    Each count is divided by each dimension in turn, first dimension first, and rounded to
-    float32 each time: the last bit decides ties. In float64 because XLA replaces a division
-    by a constant by a multiplication with its reciprocal; for a float32 over an integer below
-    2^27, that product, rounded to float32, is the rounded quotient.
+    Each count is divided by each dimension in turn, first dimension first, and rounded
+    to float32 each time: the last bit decides ties. In float64 because XLA replaces a
+    division by a constant by a multiplication with its reciprocal; for a float32 over
+    an integer below 2^27, that product, rounded to float32, is the rounded quotient.
 
     Parameters
     ----------
@@ -80,10 +83,10 @@ def overflow_rates(counts: Tensor, shapes: Sequence[tuple[int, ...]]) -> Tensor:
 
 
 def next_range(noib: Tensor, overflow: Tensor, overflow_1: Tensor, max_overflow: Tensor) -> Tensor:
-    """The range after an update (elementwise), from the mean overflow rates at NOIB and NOIB-1.
+    """The range after an update, from the mean overflow rates at NOIB and at NOIB-1.
 
     One more integer bit if too much overflowed; one fewer if that would not overflow too
-    much; never beyond +-100.
+    much; never beyond +-100. Elementwise.
     """
     step = pt.switch(overflow > max_overflow, 1, pt.switch(overflow_1 > max_overflow, 0, -1))
     return pt.clip(noib + step.astype("int32"), -RANGE_LIMIT, RANGE_LIMIT).astype("int32")
@@ -134,14 +137,15 @@ class DFXP(FXP):
 
 FORMATS: dict[str, FLP] = {"FLP": FLP(), "HFLP": HFLP(), "FXP": FXP(), "DFXP": DFXP()}
 
-# The ten signals of a layer, in the order of ranges and overflow rates wherever they are listed.
+# The ten signals of a layer, in the order of ranges and overflow rates wherever they
+# are listed.
 SIGNALS = ("z", "dEdz", "y", "dEdy", "w", "b", "dEdw", "dEdb", "update_w", "update_b")
 PARAMETERS = ("w", "b")  # stored at up bits, everything else at prop bits
 
 
 @dataclass(eq=False)
 class Signal:
-    """One quantity of a layer in one batch: its bit-width, its range and, in DFXP, its overflow.
+    """One quantity of a layer in one batch: its bit-width, its range, its overflow.
 
     Parameters
     ----------
@@ -187,7 +191,7 @@ Signals = dict[str, Signal]
 
 
 class Ranges:
-    """The ranges of a layer's ten signals and their overflow accumulators, shared variables.
+    """The ranges of a layer's ten signals and their overflow accumulators.
 
     Attributes
     ----------
@@ -196,7 +200,8 @@ class Ranges:
     overflow
         float64 (2, 10): the sums of the rates at NOIB and NOIB-1 since the last update.
     epoch_overflow
-        float64 (10,): the sum of the rates at NOIB since whoever reads it last zeroed it.
+        float64 (10,): the sum of the rates at NOIB since whoever reads it last zeroed
+        it.
     """
 
     def __init__(self, name: str, number_format: FLP, initial_range: int) -> None:
@@ -226,7 +231,7 @@ class Ranges:
     def updates(
         self, signals: Signals, update_due: Tensor, frequency: Tensor, max_overflow: Tensor
     ) -> dict[Shared, Tensor]:
-        """The shared variables' new values after a batch, with moved ranges if it is time.
+        """The shared variables' new values after a batch; ranges move if it is time.
 
         Parameters
         ----------

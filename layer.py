@@ -1,10 +1,10 @@
 """What every layer does: training pass, backward pass, updates and test-time pass.
 
 As in docs/published_program.md, "Training pass" to "Overflow statistics" and "Test-time
-pass". The training algorithm stands once, here; the layer types (see `layers`) add their
-linear maps and activations. Every gradient is computed from quantized tensors: `pull_back`
-differentiates one linear map or one activation, the quantized gradient of its output being
-known.
+pass". The training algorithm stands once, here; the layer types (see `layers`) add
+their linear maps and activations. Every gradient is computed from quantized tensors:
+`pull_back` differentiates one linear map or one activation, the quantized gradient of
+its output being known.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class Preactivation(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What passed through a layer in a training pass; the other passes take it from here."""
+    """What passed through a layer in a training pass, for the passes that follow."""
 
     signals: Signals
     W: Tensor  # quantized, as b, x but for data, and y
@@ -60,24 +60,24 @@ class Gradients(NamedTuple):
 
 
 def pull_back(output: Tensor, gradient: Tensor, *inputs: Tensor) -> list[Tensor]:
-    """The gradients of `inputs`, given that of `output`, through the graph between them."""
+    """The gradients of `inputs`, given that of `output`, through the graph between."""
     gradients = pytensor.grad(None, list(inputs), known_grads={output: gradient})
     return cast(list[Tensor], gradients)
 
 
 class Layer:
-    """A dropout mask, a linear map, biases and an activation, all stored in a number format.
+    """A dropout mask, a linear map, biases and an activation, in a number format.
 
-    A layer type sets `input_size` and `output_shape` (both without the batch axis), defines
-    `linear` and `activate`, and replaces what differs of the other small methods. Activations
-    are (B, features), or (rows, maps, columns, B) in and between convolutional layers; axis 1
-    has the channels in both. No pass changes the layer.
+    A layer type sets `input_size` and `output_shape` (both without the batch axis),
+    defines `linear` and `activate`, and replaces what differs of the other small
+    methods. Activations are (B, features), or (rows, maps, columns, B) in and between
+    convolutional layers; axis 1 has the channels in both. No pass changes the layer.
 
     Parameters
     ----------
     name
-        Prefix of its shared variables: name/W, name/b, name/update_W, name/update_b, and
-        those of format.Ranges.
+        Prefix of its shared variables: name/W, name/b, name/update_W, name/update_b,
+        and those of format.Ranges.
     W
         Initial weights, float32. Biases and updates start at zero.
     p
@@ -141,7 +141,7 @@ class Layer:
         return v
 
     def linear(self, x: Tensor, W: Tensor, tf32: bool = False) -> Tensor:
-        """The linear map, channels on axis 1; tf32: all that it multiplies are TF32 numbers."""
+        """The linear map, channels on axis 1; tf32: of TF32 numbers alone."""
         return product(x, W, tf32)
 
     def preactivate(

@@ -27,7 +27,7 @@ def maxout(z: Tensor, pieces: int) -> Tensor:
 
 
 class DenseMaxout(Layer):
-    """Maxout units: unit u is the maximum of `pieces` columns of x W + b from u * pieces on."""
+    """Maxout units: each is the maximum of `pieces` adjacent columns of x W + b."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class ConvMaxout(Layer):
     def preactivate(
         self, linear: Tensor, b: Tensor, quantize: Quantizer, training: bool
     ) -> Preactivation:
-        """As published: a quantizer before pooling in training only, the biases after it."""
+        """As published: biases after pooling, a quantizer before it in training only."""
         z = quantize(linear) if training else linear
         pooled = max_pool(z, self.pool, self.stride)
         before_u = pooled + b[None, :, None, None]

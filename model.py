@@ -1,4 +1,4 @@
-"""The tasks' networks and the graphs over them (docs/published_program.md, "Networks")."""
+"""The tasks' networks (docs/published_program.md, "Networks"), and graphs over them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ OTHER: Options = {"p": 0.5, "scale": 0.5}
 
 
 def pi_mnist(units: int = 240, pieces: int = 5, **common: Any) -> list[Layer]:
-    """784 -> maxout -> maxout -> softmax; the published size is 240 units of 5 pieces."""
+    """784 -> maxout -> maxout -> softmax; as published 240 units of 5 pieces."""
     first = FIRST | common
     other = OTHER | common
     return [
@@ -47,7 +47,7 @@ def mnist(**common: Any) -> list[Layer]:
 
 
 def cifar10(**common: Any) -> list[Layer]:
-    """3x32x32 -> three convolutional maxout layers -> maxout -> softmax; SVHN has it, too."""
+    """3x32x32 -> three convolutional maxout layers -> maxout -> softmax; SVHN's too."""
     first = FIRST | common
     other = OTHER | common
     conv: Options = {"pieces": 2, "size": 5, "pad": 2, "pool": 3, "stride": 2}
@@ -100,7 +100,8 @@ class Network:
     initial_range
         Initial range of every signal.
     **size
-        What the task's network function takes besides, such as units and pieces of pi_mnist.
+        What the task's network function takes besides, such as units and pieces of
+        pi_mnist.
 
     Attributes
     ----------
@@ -145,8 +146,8 @@ class Network:
         """The inputs of a training step by name.
 
         x (B, inputs), t (B, classes) one-hot, mask0, mask1, ... (B, layer inputs), all
-        float32; the scalars LR, M (float32), prop_bits, up_bits, frequency, batches (int32,
-        batches of this epoch before this one) and max_overflow (float64).
+        float32; the scalars LR, M (float32), prop_bits, up_bits, frequency, batches
+        (int32, batches of this epoch before this one) and max_overflow (float64).
         """
         shapes = {"x": (batch_size, self.input_size), "t": (batch_size, N_CLASSES)}
         for k, layer in enumerate(self.layers):

@@ -1,4 +1,4 @@
-"""Functions of PyTensor variables, compiled and called: alone, in a loop, vectorized."""
+"""Functions of PyTensor variables, compiled: alone, in a loop, vectorized."""
 
 from functools import cache
 
@@ -54,17 +54,17 @@ def call(make, function, arrays):
 
 
 def run(function, *arrays):
-    """function of PyTensor variables, compiled, on these arrays; a list if it returns a tuple."""
+    """function of variables, compiled, on these arrays; a list if it returns a tuple."""
     return call(program, function, arrays)
 
 
 def run_looped(function, *arrays):
-    """The same inside a loop, which XLA compiles in another way; it does not know the count."""
+    """The same in a loop of unknown length, which XLA compiles in another way."""
     return call(loop, function, arrays)
 
 
 def run_vectorized(function, *arrays):
-    """The same for two problems at once, the second with every input reversed: jax.vmap."""
+    """The same, by jax.vmap, for two problems, the second with every input reversed."""
     inputs, outputs = graph(function, *((str(a.dtype), a.shape) for a in map(np.asarray, arrays)))
     code = jax.jit(jax.vmap(lambda values: to_jax(inputs, [], outputs)(values, {})[0]))
     pairs = {

@@ -1,8 +1,8 @@
 """Make tests/reference/*.npz with the plain NumPy evaluation: python tests/make_reference.py
 
 format.npz has quantizers and overflow rates; the others are traces in the form that
-utilities/replay_trace.py reads. Needed again only if numpy_reference.py changes, and then
-the numbers must not.
+utilities/replay_trace.py reads. Needed again only if numpy_reference.py changes, and
+then the numbers must not.
 """
 
 import hashlib

@@ -1,9 +1,10 @@
 """docs/published_program.md in plain NumPy: what the compiled programs are compared with.
 
-Written from that page alone, in its order and with its letters; nothing of the program is
-imported. Sums of products are formed in float64 and rounded to float32 once. Where the
-numbers have so few bits that every float32 sum is exact, any order of summation gives the
-same; elsewhere this is the value that a float32 sum may miss by its last bits.
+Written from that page alone, in its order and with its letters; nothing of the program
+is imported. Sums of products are formed in float64 and rounded to float32 once. Where
+the numbers have so few bits that every float32 sum is exact, any order of summation
+gives the same; elsewhere this is the value that a float32 sum may miss by its last
+bits.
 """
 
 from dataclasses import dataclass, field

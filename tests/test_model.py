@@ -35,7 +35,8 @@ def recorded():
 
 # --- networks
 
-# Output shapes of the layers, shapes of W, and p, scale, max_col_norm, LR scale of each.
+# Output shapes of the layers, shapes of W, and p, scale, max_col_norm, LR scale of
+# each.
 PUBLISHED = {
     "PI_MNIST": (
         [(240,), (240,), (10,)],
@@ -60,7 +61,8 @@ PUBLISHED = {
     ),
 }
 PUBLISHED["SVHN"] = PUBLISHED["CIFAR10"]
-# With RandomState(1234): the first layer's first weights, sums of |W|, the stream seeds.
+# With RandomState(1234): the first layer's first weights, sums of |W|, the stream
+# seeds.
 OWN = {
     "PI_MNIST": (
         [-0.033928338, 0.013430174, -0.006849036],
@@ -141,8 +143,8 @@ def test_initial_weights_and_stream_seeds_as_recorded(task):
 
 # --- schedules
 
-# The table of "Schedules and selection": epochs, LR start, epochs over which LR falls and over
-# which M rises, batch size, shuffle.
+# The table of "Schedules and selection": epochs, LR start, epochs over which LR falls
+# and over which M rises, batch size, shuffle.
 TABLE = {
     "PI_MNIST": (800, 0.05, 400, 200, 100, "examples"),
     "MNIST": (800, 0.02, 400, 200, 128, "examples"),

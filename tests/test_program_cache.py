@@ -21,7 +21,8 @@ f4 = np.float32
 ON_A_CPU = pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="only a CPU's programs are cached here"
 )
-# Builds and traces both programs of every kind of layer, then says what it has imported.
+# Builds and traces both programs of every kind of layer, then says what it has
+# imported.
 BUILD = """
 import json, sys
 import jax, numpy as np

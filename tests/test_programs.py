@@ -83,8 +83,8 @@ def test_a_segment_stays_on_the_device():
 def test_every_signal_is_quantized_once(number_format):
     """What `xla.ops.materialise` is for: XLA would do it again in everything that uses one.
 
-    In each layer w and b as they are used, eight other signals, and w twice and b once as they
-    are stored: 13.
+    In each layer w and b as they are used, eight other signals, and w twice and b once
+    as they are stored: 13.
     """
     network, jaxpr, text = compiled_segment("PI_MNIST", number_format, **SMALL)
     written = sum(e.primitive.name == "round" for e in equations(jaxpr))

@@ -1,9 +1,10 @@
 """Cross-correlation of images and its gradients, in one of two ways.
 
-Images are arrays of (rows, maps, columns, batch), written (H, C, W, B); filters are
-(O, C, R, S): output maps, input maps, rows, columns. `convolution_by_rows` writes everything
-as matrix products, which run near a CPU's peak; there XLA's own convolutions are slow, most
-of all in a loop. `convolution_by_xla` leaves the rest to XLA, which knows GPUs.
+Images are arrays of (rows, maps, columns, batch), written (H, C, W, B); filters are (O,
+C, R, S): output maps, input maps, rows, columns. `convolution_by_rows` writes
+everything as matrix products, which run near a CPU's peak; there XLA's own convolutions
+are slow, most of all in a loop. `convolution_by_xla` leaves the rest to XLA, which
+knows GPUs.
 """
 
 from types import ModuleType
@@ -40,7 +41,10 @@ class ConvolutionOp(JaxOp):
 
 
 class CorrelationInputGradient(ConvolutionOp):
-    """The gradient of Correlation in its input: (H', O, W', B), (O, C, R, S) -> (H, C, W, B)."""
+    """The gradient of Correlation in its input.
+
+    (H', O, W', B), (O, C, R, S) -> (H, C, W, B).
+    """
 
     def apply(self, dz: jax.Array, W: jax.Array) -> jax.Array:
         return way().input_gradient(dz, W, self.pad, self.tf32)
@@ -52,7 +56,10 @@ class CorrelationInputGradient(ConvolutionOp):
 
 
 class CorrelationFilterGradient(ConvolutionOp):
-    """The gradient of Correlation in its filters: (H, C, W, B), (H', O, W', B) -> (O, C, R, S)."""
+    """The gradient of Correlation in its filters.
+
+    (H, C, W, B), (H', O, W', B) -> (O, C, R, S).
+    """
 
     def apply(self, x: jax.Array, dz: jax.Array) -> jax.Array:
         return way().filter_gradient(x, dz, self.pad, self.tf32)
@@ -66,7 +73,8 @@ class CorrelationFilterGradient(ConvolutionOp):
 class Correlation(ConvolutionOp):
     """Cross-correlation, stride 1.
 
-    (H, C, W, B), (O, C, R, S) -> (H', O, W', B), with H' = H + 2 pad - R + 1, and W' likewise.
+    (H, C, W, B), (O, C, R, S) -> (H', O, W', B), with H' = H + 2 pad - R + 1, and W'
+    likewise.
     """
 
     def apply(self, x: jax.Array, W: jax.Array) -> jax.Array:
@@ -89,5 +97,5 @@ class Correlation(ConvolutionOp):
 
 
 def correlate(x: TensorVariable, W: TensorVariable, pad: int, tf32: bool = False) -> TensorVariable:
-    """Cross-correlation of images x (H, C, W, B) with filters W (O, C, R, S), stride 1."""
+    """Cross-correlation of images (H, C, W, B) with filters (O, C, R, S), stride 1."""
     return Correlation(pad, tf32)(x, W)

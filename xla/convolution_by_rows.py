@@ -1,17 +1,17 @@
-"""Cross-correlation and its gradients as matrix products of rows of images.
+r"""Cross-correlation and its gradients as matrix products of rows of images.
 
-Images lie as (H, C, W, B): rows, maps, columns, batch. A block of R neighbouring rows, cut
-to some columns, is then the operand of a matrix product almost as it stands:
+Images lie as (H, C, W, B): rows, maps, columns, batch. A block of R neighbouring rows,
+cut to some columns, is then the operand of a matrix product almost as it stands:
 
         W columns (of B numbers)
-      +---------------+ \\
+      +---------------+ \
       |   #########   |  |          R * C rows, one for each row and map of the block;
     R |   #########   |  > C maps   W' * B columns
       |   #########   |  |
       +---------------+ /
           s ... s + W' - 1, the columns under tap s
 
-Tap s of a filter is its column s, an (R, C) matrix; all filters at tap s are (O, R * C).
+Tap s of a filter is its column s, an (R, C) matrix; all filters there: (O, R * C).
 
     output row h        =   sum of taps s of   filters[s]     (O, R*C)
     (O, W' * B)                                @ block[h] at s (R*C, W'*B)
@@ -19,16 +19,16 @@ Tap s of a filter is its column s, an (R, C) matrix; all filters at tap s are (O
     filters' gradient   =   sum of rows h of   block[h] at s  (R*C, W'*B)
     at tap s (R*C, O)                          @ gradient[h]^T (W'*B, O)
 
-    input gradient,     =   sum of taps s of   column s of the flipped filters (S*C, R*O)
-    row h (C, W * B)                           @ block of R gradient rows      (R*O, W'*B),
+    input gradient,     =   sum of taps s of   column s of flipped filters (S*C, R*O)
+    row h (C, W * B)                           @ block of gradient rows    (R*O, W'*B)
                                                moved by s columns ("folded")
 
-Where there are few maps, R * C is too short an inner dimension. Then the images are unfolded:
-the S columns under a filter become S * C maps, and there is one tap.
+Where there are few maps, R * C is too short an inner dimension. Then the images are
+unfolded: the S columns under a filter become S * C maps, and there is one tap.
 
-Rows and columns of the padding are zero and are left out. At the upper and lower edge a block
-therefore has fewer rows: `_blocks` sorts the output rows by how many. Each length is one
-piece of code, in a loop, which is what keeps compilation short.
+Rows and columns of the padding are zero and are left out. At the upper and lower edge a
+block therefore has fewer rows: `_blocks` sorts the output rows by how many. Each length
+is one piece of code, in a loop, which is what keeps compilation short.
 """
 
 import functools
@@ -64,7 +64,13 @@ def correlate(x: jax.Array, W: jax.Array, pad: int, tf32: bool) -> jax.Array:
 def _output_row(
     block: jax.Array, first: jax.Array, filters: jax.Array, pad: int, width: int, tf32: bool
 ) -> jax.Array:
-    """(O, W', B) from a block of rows and the rows of the filters (S, O, R, C) from `first` on."""
+    """(O, W', B) from a block of rows.
+
+    Parameters
+    ----------
+    filters
+        (S, O, R, C), of which the block meets the rows from `first` on.
+    """
     filters = lax.dynamic_slice_in_dim(filters, first, len(block), axis=2)
     taps, n_out, _, _ = filters.shape
     batch = block.shape[3]
@@ -87,7 +93,13 @@ def input_gradient(dz: jax.Array, W: jax.Array, pad: int, tf32: bool) -> jax.Arr
 def _input_row(
     block: jax.Array, first: jax.Array, filters: jax.Array, taps: int, pad: int, tf32: bool
 ) -> jax.Array:
-    """(C, W, B) from a block of gradients and the rows of the filters from `first` on."""
+    """(C, W, B) from a block of rows of the gradient.
+
+    Parameters
+    ----------
+    filters
+        (R, S * C, O), flipped, of which the block meets the rows from `first` on.
+    """
     _, columns, n_out = filters.shape
     filters = lax.dynamic_slice_in_dim(filters, first, len(block))
     filters = filters.transpose(1, 0, 2).reshape(columns, -1)
@@ -149,16 +161,20 @@ def _add_row(
 
 
 def _overlap(start: int, size: int, n: int) -> tuple[slice, slice]:
-    """Of `size` rows from `start` on those among rows 0..n-1, and which of the `size` they are."""
+    """Which of rows start .. start + size - 1 are among rows 0..n-1.
+
+    Counted from row 0 on, and from `start` on.
+    """
     low = max(0, start)
     high = min(n, start + size)
     return slice(low, high), slice(low - start, high - start)
 
 
 def _blocks(count: int, offset: int, size: int, n: int) -> dict[int, np.ndarray]:
-    """Of rows h + offset .. h + offset + size - 1 those among rows 0..n-1, for h = 0..count-1.
+    """Output rows 0..count-1 by how many rows their blocks have.
 
-    A dict from how many they are to the h with so many, int32.
+    The block of h has rows h + offset .. h + offset + size - 1 as far as they are among
+    rows 0..n-1.
     """
     blocks: dict[int, list[int]] = {}
     for h in range(count):
@@ -168,13 +184,13 @@ def _blocks(count: int, offset: int, size: int, n: int) -> dict[int, np.ndarray]
 
 
 def _block(x: jax.Array, start: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
-    """`length` rows of x, the first that exist from `start` on, and how many before them do not."""
+    """The first `length` rows of x from `start` on, and how many x lacks before."""
     first = jnp.maximum(start, 0)
     return lax.dynamic_slice_in_dim(x, first, length), first - start
 
 
 def _map_rows(row: Callable, x: jax.Array, count: int, offset: int, size: int) -> jax.Array:
-    """row(*block of x), the blocks as `_blocks` has them, for h = 0..count-1, stacked."""
+    """row(*block of x), blocks as `_blocks` has them, for h = 0..count-1, stacked."""
     results = {}
     for length, outputs in _blocks(count, offset, size, len(x)).items():
         found = _map_blocks(row, x, outputs, offset, length)
@@ -192,7 +208,7 @@ def _map_blocks(
 
 
 def _taps(taps: int, pad: int, n: int, n_out: int) -> Iterator[tuple[int, slice, slice]]:
-    """Each tap that lies on any column: its number, those columns, the outputs they belong to."""
+    """Each tap that lies on any column: its number, these columns, their outputs."""
     for s in range(taps):
         columns, outputs = _overlap(s - pad, n_out, n)
         if columns.start < columns.stop:
@@ -211,7 +227,7 @@ def _unfold(x: jax.Array, S: int, pad: int) -> jax.Array:
 
 
 def _fold(taps: jax.Array, pad: int) -> jax.Array:
-    """Sum of column w + s - pad of each tap s, for every w: (S, C, W', B) -> (C, W, B)."""
+    """Sums of column w + s - pad of each tap s: (S, C, W', B) -> (C, W, B)."""
     S, _, W, _ = taps.shape
     taps = jnp.pad(taps, [(0, 0), (0, 0), (pad, pad), (0, 0)])
     return functools.reduce(jnp.add, [taps[s, :, s : s + W + 2 * pad - S + 1] for s in range(S)])

@@ -1,4 +1,4 @@
-"""The device that computes: its choice, its name, its memory, its failures, arrays on it."""
+"""The device that computes: choice, name, memory and failures, and arrays on it."""
 
 import contextlib
 import os
@@ -20,8 +20,8 @@ def select_device(name: str, deterministic: bool = False) -> jax.Device:
     name
         "cpu", "gpu", or "auto": a GPU if there is one.
     deterministic
-        The same bits in every run on a GPU, too, where XLA else chooses among kernels and
-        orders of sums.
+        The same bits in every run on a GPU, too, where XLA else chooses among kernels
+        and orders of sums.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def select_device(name: str, deterministic: bool = False) -> jax.Device:
 
 @contextlib.contextmanager
 def device_failures() -> Iterator[None]:
-    """Within it, what a device raises that is out of memory, or gone, is a DeviceFailed."""
+    """Within it, what a device raises, out of memory or gone, is a DeviceFailed."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -72,7 +72,7 @@ def tf32_pays() -> bool:
 
 
 def batching_pays() -> bool:
-    """Whether several runs are faster as one batched computation than one after the other.
+    """Whether several runs are faster as one batched computation than in turn.
 
     A CPU's caches hold one.
     """

@@ -31,7 +31,8 @@ def to_jax(
     graph = FunctionGraph([*inputs.values(), *shared], list(outputs), clone=True)
     for variable in graph.inputs:
         variable.name = None  # the generated code chooses names of its own
-    # No rewrites but the necessary: the others reorder algebra, which decides last bits.
+    # No rewrites but the necessary: the others reorder algebra, which decides last
+    # bits.
     optdb.query(RewriteDatabaseQuery(include=["minimum_compile", "jax"])).rewrite(graph)
     with jax.ensure_compile_time_eval():  # its constants outlive the trace that may be going on
         code = jax_funcify(graph)

@@ -1,9 +1,10 @@
 """How images lie in memory: as published, and as the convolutions here compute.
 
-The published program has them as (B, maps, rows, columns), flattened where a layer hands them
-on. Convolutions, pooling and what lies between them here are faster along the batch: they
-have (rows, maps, columns, B). In both, axis 1 has the channels. What is called batch first or
-flat below may also be the (B, features) of a dense layer, and then stays as it is.
+The published program has them as (B, maps, rows, columns), flattened where a layer
+hands them on. Convolutions, pooling and what lies between them here are faster along
+the batch: they have (rows, maps, columns, B). In both, axis 1 has the channels. What is
+called batch first or flat below may also be the (B, features) of a dense layer, and
+then stays as it is.
 """
 
 import numpy as np
@@ -11,7 +12,7 @@ from pytensor.tensor.variable import TensorVariable as Tensor
 
 
 def images(v: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(B, maps * rows * columns) -> (rows, maps, columns, B), unless it is that already.
+    """(B, maps * rows * columns) -> (rows, maps, columns, B), unless it is that.
 
     Parameters
     ----------
@@ -35,5 +36,5 @@ def flat(v: Tensor) -> Tensor:
 
 
 def published_shape(v: Tensor) -> tuple[int, ...]:
-    """The shape that v has as published; its order decides last bits of overflow rates."""
+    """The shape of v as published: its order decides last bits of overflow rates."""
     return batch_first(v).type.shape

@@ -1,7 +1,7 @@
 """Dropout masks drawn on the device, inside the training step.
 
-Their generator is part of a run's state: a threefry key, and how many batches it has served.
-A mask depends on the key, the batch and the layer, and on nothing else.
+Their generator is part of a run's state: a threefry key, and how many batches it has
+served. A mask depends on the key, the batch and the layer, and on nothing else.
 """
 
 from collections.abc import Sequence

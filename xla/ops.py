@@ -1,8 +1,8 @@
-"""PyTensor operations by their JAX functions, and the elementwise ones that XLA must not rewrite.
+"""PyTensor operations by their JAX functions; those that XLA must not rewrite.
 
-An Op here is one function of JAX arrays, `apply`: its output types follow from that function,
-PyTensor's JAX linker calls it, and outside the linker it runs on its own. The instances at the
-end of the file are what the other modules use.
+An Op here is one function of JAX arrays, `apply`: its output types follow from that
+function, PyTensor's JAX linker calls it, and outside the linker it runs on its own. The
+instances at the end of the file are what the other modules use.
 """
 
 import functools
@@ -22,8 +22,9 @@ from pytensor.link.jax.dispatch import jax_funcify
 from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-# PyTensor's dispatcher switches float64 off. The graphs here name every dtype, so nothing
-# becomes float64 by accident, and column norms and overflow accumulators need it.
+# PyTensor's dispatcher switches float64 off. The graphs here name every dtype, so
+# nothing becomes float64 by accident, and column norms and overflow accumulators need
+# it.
 jax.config.update("jax_enable_x64", True)
 
 Type = tuple[tuple[int, ...], str]  # of an array: shape, dtype
@@ -31,7 +32,7 @@ Variables = Sequence[Any]  # of TensorVariable
 
 
 class JaxOp(Op):
-    """An Op given by one function of JAX arrays with one output; inputs need static shapes."""
+    """An Op given by one function of JAX arrays; its inputs need static shapes."""
 
     __props__: Sequence[str] = ()
 
@@ -77,7 +78,7 @@ def _jax_code(op: JaxOp, **options: Any) -> Any:
 
 
 def _zero_unless_nan(x: jax.Array) -> jax.Array:
-    """An integer 0 of x's width, or 1 where x is NaN: a zero that no compiler can fold away."""
+    """An integer 0 of x's width, or 1 where x is NaN: no compiler can fold it away."""
     return (x != x).astype(jnp.int64 if x.dtype == jnp.float64 else jnp.int32)
 
 
@@ -95,8 +96,8 @@ class RoundHalfAwayFromZero(ElementwiseOp):
 class HalfPrecision(ElementwiseOp):
     """float32 -> nearest IEEE binary16 value, as float32.
 
-    Ties to even, overflow to infinity, subnormals as they are. Not a pair of casts, which XLA
-    may delete; reduce_precision alone would flush the subnormals.
+    Ties to even, overflow to infinity, subnormals as they are. Not a pair of casts,
+    which XLA may delete; reduce_precision alone would flush the subnormals.
     """
 
     def apply(self, x: jax.Array) -> jax.Array:
@@ -114,9 +115,9 @@ def _same(x: jax.Array) -> jax.Array:
 def materialise(x: jax.Array) -> jax.Array:
     """x, computed once, in memory.
 
-    XLA's CPU code would compute it again in everything that uses it, optimization_barrier or
-    not. It leaves a call that must not be inlined alone, and gives it its argument in memory;
-    that costs nothing else.
+    XLA's CPU code would compute it again in everything that uses it,
+    optimization_barrier or not. It leaves a call that must not be inlined alone, and
+    gives it its argument in memory; that costs nothing else.
     """
     if jax.default_backend() != "cpu":
         return x
@@ -152,10 +153,10 @@ class RoundedProduct(ElementwiseOp):
 
 
 class RoundedQuotient(ElementwiseOp):
-    """x / divisor in the precision of x, correctly rounded; the divisor is broadcast to x.
+    """x / divisor in the precision of x, correctly rounded.
 
-    XLA would multiply by the reciprocal of a divisor that is constant, or the same for many
-    elements of x.
+    The divisor is broadcast to x. XLA would multiply by the reciprocal of a divisor that
+    is constant, or the same for many elements of x.
     """
 
     def apply(self, x: jax.Array, divisor: jax.Array) -> jax.Array:

@@ -1,8 +1,9 @@
 """Max pooling of images (H, C, W, B), and its gradient.
 
-There are ceil((n - size) / stride) + 1 windows a side, cut to the pixels there are. Every
-pixel equal to its window's maximum gets all of that window's gradient; the gradients of
-overlapping windows add up. Neither gathers nor scatters: both shift and compare whole images.
+There are ceil((n - size) / stride) + 1 windows a side, cut to the pixels there are.
+Every pixel equal to its window's maximum gets all of that window's gradient; the
+gradients of overlapping windows add up. Neither gathers nor scatters: both shift and
+compare whole images.
 """
 
 import functools
@@ -67,7 +68,7 @@ class MaxUnpool(PoolingOp):
         return jnp.arange(n) % self.stride + k * self.stride < self.size
 
     def _windows(self, v: jax.Array, outside: float, x: jax.Array) -> list[list[jax.Array]]:
-        """[k][m]: for every pixel of x, v of the window k further up and m further left.
+        """[k][m]: for each pixel of x, v of the window k further up and m further left.
 
         `outside` where there is no such window.
         """

@@ -1,11 +1,12 @@
 """Matrix products, and which of them may run in TF32.
 
-On recent GPUs a product of float32 matrices is fast where its operands may be rounded to TF32
-numbers, which have TF32_BITS significant bits; the sums stay float32. In a format of at most
-so many bits every signal, weight and gradient is such a number already, and nothing is lost.
-There `programs.TrainingProgram` builds its step with tf32=True, and each layer multiplies its
-signals with tf32=True: all but a layer that reads data, which are in no format. Every other
-product, those of the test-time pass among them, is in full precision.
+On recent GPUs a product of float32 matrices is fast where its operands may be rounded
+to TF32 numbers, which have TF32_BITS significant bits; the sums stay float32. In a
+format of at most so many bits every signal, weight and gradient is such a number
+already, and nothing is lost. There `programs.TrainingProgram` builds its step with
+tf32=True, and each layer multiplies its signals with tf32=True: all but a layer that
+reads data, which are in no format. Every other product, those of the test-time pass
+among them, is in full precision.
 """
 
 import jax

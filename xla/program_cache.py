@@ -1,8 +1,8 @@
 """Compiled programs on disk, each under a digest of all that it is made from.
 
-A run that finds its programs there neither traces nor compiles them, which takes seconds
-to minutes. JAX's own cache needs the traced program; it serves where this one has not been
-tried, on GPUs.
+A run that finds its programs there neither traces nor compiles them, which takes
+seconds to minutes. JAX's own cache needs the traced program; it serves where this one
+has not been tried, on GPUs.
 """
 
 import contextlib
@@ -57,8 +57,8 @@ SOURCES = tuple(
 class ProgramCache:
     """A folder of compiled programs.
 
-    A damaged or foreign file counts as absent, and a program that cannot be written is not
-    cached: neither is an error.
+    A damaged or foreign file counts as absent, and a program that cannot be written is
+    not cached: neither is an error.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class ProgramCache:
         self.most = most
 
     def key(self, *facts: object) -> str:
-        """A digest of the sources, the processor, the versions, the environment and `facts`.
+        """A digest of sources, processor, versions, environment and `facts`.
 
         Parameters
         ----------
@@ -138,9 +138,9 @@ PROGRAMS = ProgramCache(None)  # of this process; `cache_programs` gives it its 
 def cache_programs() -> None:
     """Cache programs in $XDG_CACHE_HOME/deep-learning-storage (~/.cache) from now on.
 
-    After `select_device`. There is one folder for each kind of processor and version, as a
-    home may be shared. JAX_COMPILATION_CACHE_DIR names another, and where nothing can be
-    written nothing is cached.
+    After `select_device`. There is one folder for each kind of processor and version,
+    as a home may be shared. JAX_COMPILATION_CACHE_DIR names another, and where nothing
+    can be written nothing is cached.
     """
     named = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     try:
@@ -159,7 +159,8 @@ def cache_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     # XLA's caches would make the folder's path part of the keys.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    # A program that cannot be cached, or that was damaged, is compiled: nothing to tell.
+    # A program that cannot be cached, or that was damaged, is compiled: nothing to
+    # tell.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
@@ -186,7 +187,7 @@ def _processor() -> str:
 
 
 def _drop_damaged(folder: Path) -> None:
-    """Remove what a killed process left of a program: JAX would neither read nor replace it."""
+    """Remove what a killed process left: JAX would neither read nor replace it."""
     try:
         from jax._src import compilation_cache  # there is no public way to tell
     except ImportError:
@@ -200,14 +201,15 @@ def _drop_damaged(folder: Path) -> None:
 
 
 class Program:
-    """A function of arrays, compiled for each kind of arguments that it gets, and cached.
+    """A function of arrays, compiled for each kind of arguments, and cached.
 
     Parameters
     ----------
     function
         Of arrays, which may be in dicts and lists.
     describe
-        With the sources and the arguments' types, everything that the function depends on.
+        With the sources and the arguments' types, everything that the function depends
+        on.
     donate
         Positions of arguments that are consumed.
     static

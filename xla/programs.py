@@ -1,7 +1,8 @@
 """Compiled programs: segments of training batches, and the evaluation of a whole set.
 
-The state of a run is a dict of device arrays named after the shared variables ("layer0/W"). It
-is donated from segment to segment and never visits the host in between.
+The state of a run is a dict of device arrays named after the shared variables
+("layer0/W"). It is donated from segment to segment and never visits the host in
+between.
 """
 
 from collections.abc import Sequence
@@ -46,10 +47,12 @@ class NetworkGraphs(Protocol):
 
 
 class TrainingProgram:
-    """The compiled training step of a network, over segments of at most `segment` batches.
+    """The compiled training step of a network, over segments of batches.
 
     Parameters
     ----------
+    segment
+        So many batches at most.
     masks
         "device": drawn from the state's generator; "given": an argument of each call.
 
@@ -101,8 +104,8 @@ class TrainingProgram:
         x, t
             float32 (n, inputs) and (n, classes), on the device.
         rows
-            int32 (count, batch_size), count <= segment: the rows of x and t that make up each
-            batch.
+            int32 (count, batch_size), count <= segment: the rows of x and t that make
+            up each batch.
         batches
             Batches of this epoch before this segment.
         masks
@@ -116,8 +119,8 @@ class TrainingProgram:
     def together(self, calls: Sequence[tuple]) -> list[State]:
         """What `__call__` gives for each of several argument tuples, as one program.
 
-        They must have the same x and t, rows of the same shape, and the same `narrow`. See
-        `device.batching_pays`.
+        They must have the same x and t, rows of the same shape, and the same `narrow`.
+        See `device.batching_pays`.
         """
         if len(calls) == 1:
             return [self(*calls[0])]
@@ -256,7 +259,7 @@ class TestProgram:
         first: int = 0,
         last: int | None = None,
     ) -> int:
-        """Number of wrong examples in batches first..last-1; x and classes from `arrange`."""
+        """The wrong examples in batches first..last-1; x and classes from `arrange`."""
         last = len(x) if last is None else min(last, len(x))
         return int(self._program(state, prop_bits, x, classes, np.int32(first), np.int32(last)))
 

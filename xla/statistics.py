@@ -1,9 +1,9 @@
-"""Sums that decide: column norms ("Updates") and overflow counts ("Overflow statistics").
+"""Sums that decide: column norms ("Updates"), counts ("Overflow statistics").
 
-The headings are of docs/published_program.md. A training step adds up every weight and every
-signal, so these sums are plain additions of blocks, which XLA's CPU code fuses with what makes
-their input, vectorizes and spreads over cores; its own reductions of long axes first write
-their whole input to memory.
+The headings are of docs/published_program.md. A training step adds up every weight and
+every signal, so these sums are plain additions of blocks, which XLA's CPU code fuses
+with what makes their input, vectorizes and spreads over cores; its own reductions of
+long axes first write their whole input to memory.
 """
 
 import functools
@@ -17,7 +17,9 @@ from xla.ops import JaxOp, materialise
 
 
 def _sum_blocks(a: jax.Array, stages: int, most: int, enough: int = 1) -> jax.Array:
-    """Sum over axis 0 in some stages, each adding up equal blocks of rows, if they divide.
+    """Sum over axis 0 in stages, each adding up equal blocks of rows.
+
+    As far as the number of rows divides.
 
     Parameters
     ----------
@@ -47,10 +49,10 @@ class ColumnNorm(JaxOp):
 
 
 class PartialCounts(JaxOp):
-    """How many elements are at least thresholds[0] and thresholds[1], for TotalCounts to add up.
+    """How many elements are at least each threshold, for TotalCounts to add up.
 
-    float32, float32 (2,) -> int32 (n, 1024), n small: each the first count of some elements
-    times 2^16, plus the second.
+    float32, float32 (2,) -> int32 (n, 1024), n small: each the first count of some
+    elements times 2^16, plus the second.
     """
 
     def apply(self, v: jax.Array, thresholds: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Single operations as the benchmark times them: compiled, on the device, alone or in a loop."""
+"""Single operations as the benchmark times them: compiled, alone or in a loop."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def matrix_products(operands: Sequence[Sequence[np.ndarray]]) -> Callable[[], An
 
 
 def repeated(op: JaxOp, operands: Sequence[np.ndarray], times: int) -> Callable[[], Any]:
-    """A function that computes an Op so many times, in a loop as training does, and waits."""
+    """A function that computes an Op so many times, in a loop, and waits."""
 
     @jax.jit
     def program(first: jax.Array, *others: jax.Array) -> jax.Array:
