@@ -1,6 +1,7 @@
 """The tasks' networks (docs/published_program.md, "Networks"), and graphs over them."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -121,9 +122,16 @@ class Network:
         self.description = (task, number_format, sorted(size.items()))
         common = {"number_format": self.format, "rng": rng, "initial_range": initial_range}
         self.layers = NETWORKS[task](**common, **size)
-        # Of the batches trained since whoever reads them last set them to zero.
-        self.errors = ops.shared(np.zeros((), "int64"), "training/errors")
-        self.loss = ops.shared(np.zeros(()), "training/loss")
+
+    @cached_property
+    def errors(self) -> Shared:
+        """Errors in the batches trained since whoever reads it last set it to zero."""
+        return ops.shared(np.zeros((), "int64"), "training/errors")
+
+    @cached_property
+    def loss(self) -> Shared:
+        """The sum of their examples' losses."""
+        return ops.shared(np.zeros(()), "training/loss")
 
     @property
     def input_size(self) -> int:

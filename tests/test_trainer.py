@@ -452,7 +452,7 @@ def fed_run(trainer, last_epoch=None):
 
 
 def test_published_masks_and_shuffled_examples():
-    """"Random streams", computed anew: masks batch after batch, orders composed epoch
+    """ "Random streams", computed anew: masks batch after batch, orders composed epoch
     after epoch.
     """
     t = make("FXP", streams="published", segment=4)
@@ -503,7 +503,7 @@ def svhn(number_format="FXP", n=46, dataset=None, **options):
 
 
 def svhn_order(streams, chunks, left):
-    """"Random streams": the whole chunks shuffled, each one's batches when its turn
+    """ "Random streams": the whole chunks shuffled, each one's batches when its turn
     comes, what is left over last.
     """
     numbers = []

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from errors import FileError
-from terminal import Parser
+from terminal import Parser, say
 from utilities.trace import Report, Trace
 
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         trace = Trace(a.trace)
     except (FileError, ValueError, KeyError) as error:
-        parser.error(f"{a.trace} is not a recorded trace ({error})")
+        return refuse(f"{a.trace} is not a recorded trace ({error})")
     from utilities.replay import replay
     from utilities.replay_run import replay_run
     from xla.device import select_device
@@ -47,14 +47,20 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             replay(trace, report, a.resync)
     except FileNotFoundError as error:
-        parser.error(f"{error.filename} is missing; it belongs beside the trace")
+        return refuse(f"{error.filename} is missing; it belongs beside the trace")
     except (KeyError, ValueError, IndexError, TypeError, StopIteration) as error:
-        parser.error(f"{a.trace} is damaged ({type(error).__name__}: {error})")
+        return refuse(f"{a.trace} is damaged ({type(error).__name__}: {error})")
     outcome = "everything within tolerance"
     if report.failures:
         outcome = f"{report.failures} comparisons out of tolerance"
     print(f"{a.trace.name}: {report.flips} of {report.compared} compared entries differ; {outcome}")
     return 1 if report.failures else 0
+
+
+def refuse(message: str) -> int:
+    """One line, and the exit status."""
+    say("replay_trace", message)
+    return 2
 
 
 if __name__ == "__main__":
