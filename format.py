@@ -107,14 +107,17 @@ class FLP:
         return x
 
 
-class HFLP(FLP):
-    """Every stored value is a half-precision float."""
+class SmallFloat(FLP):
+    """Every stored value is a float of fewer bits: of half precision in HFLP."""
+
+    def __init__(self, nearest: ops.SmallFloat) -> None:
+        self.nearest = nearest
 
     def significant_bits(self, nob: int) -> int:
-        return 11
+        return self.nearest.mantissa_bits + 1
 
     def quantize(self, x: Tensor, nob: Tensor, noib: Tensor) -> Tensor:
-        return ops.half_precision(x)
+        return self.nearest(x)
 
 
 class FXP(FLP):
@@ -135,7 +138,12 @@ class DFXP(FXP):
     follows_overflow = True
 
 
-FORMATS: dict[str, FLP] = {"FLP": FLP(), "HFLP": HFLP(), "FXP": FXP(), "DFXP": DFXP()}
+FORMATS: dict[str, FLP] = {
+    "FLP": FLP(),
+    "HFLP": SmallFloat(ops.half_precision),
+    "FXP": FXP(),
+    "DFXP": DFXP(),
+}
 
 # The ten signals of a layer, in the order of ranges and overflow rates wherever they
 # are listed.

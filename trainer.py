@@ -224,7 +224,8 @@ class Trainer:
         }
 
     def _check_finite(self) -> None:
-        watched = [str(v.name) for layer in self.network.layers for v in layer.state[:4]]
+        trained = [(a.W, a.b, a.update_W, a.update_b) for a in self.network.layers]
+        watched = [str(v.name) for variables in trained for v in variables]
         if bad := not_finite(self.state, watched):
             layer = bad[0].split("/")[0]
             raise Diverged(

@@ -11,7 +11,8 @@ Under the data folder (PYLEARN2_DATA_PATH):
 
 Missing official files are downloaded. A generated sample (python -m
 utilities.sample_data) has the same files; it is read only when asked for. A further
-data set needs a module beside these and a line in LOADERS. Source:
+data set needs a module beside these and a line in LOADERS, and one in sample.SETS for
+--sample. Source:
 docs/published_program.md, "Data".
 """
 

@@ -45,7 +45,11 @@ def half(x):
         return np.asarray(x, f4).astype(np.float16).astype(f4)
 
 
+FORMATS = ("FLP", "HFLP", "FXP", "DFXP")
+
+
 def quantize(number_format, x, nob, noib):
+    assert number_format in FORMATS
     if number_format == "FLP":
         return np.asarray(x, f4)
     return half(x) if number_format == "HFLP" else fixed_point(x, nob, noib)

@@ -93,7 +93,7 @@ def state_of(layers):
         state[f"layer{k}/ranges"] = np.array([layer.ranges[s] for s in SIGNALS], "int32")
         state[f"layer{k}/overflow"] = np.array([layer.overflow[s] for s in SIGNALS]).T.copy()
         state[f"layer{k}/epoch_overflow"] = np.zeros(10)
-    return state
+    return state | {"training/errors": np.zeros((), "int64"), "training/loss": np.zeros(())}
 
 
 def examples():
@@ -195,7 +195,7 @@ def compare(number_format, label, mine, plain):
     ].all(), label
 
 
-EVERY_FORMAT = pytest.mark.parametrize("number_format", FORMATS)
+EVERY_FORMAT = pytest.mark.parametrize("number_format", ref.FORMATS)
 EVERY_LAYER = pytest.mark.parametrize("k", range(3), ids=LAYER_NAMES)
 
 

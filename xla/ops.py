@@ -93,18 +93,40 @@ class RoundHalfAwayFromZero(ElementwiseOp):
         return lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO)
 
 
-class HalfPrecision(ElementwiseOp):
-    """float32 -> nearest IEEE binary16 value, as float32.
+class SmallFloat(ElementwiseOp):
+    """float32 -> nearest value of a float format with up to 5 exponent bits, as float32.
 
-    Ties to even, overflow to infinity, subnormals as they are. Not a pair of casts,
-    which XLA may delete; reduce_precision alone would flush the subnormals.
+    Ties to even, subnormals as they are. Not a pair of casts, which XLA may delete;
+    reduce_precision alone would flush the subnormals.
+
+    Parameters
+    ----------
+    mantissa_bits
+        Without the leading one.
+    lowest_exponent
+        Of the normal numbers.
+    largest
+        Where the format saturates; None: what is beyond binary16 becomes infinite.
     """
 
+    __props__ = ("mantissa_bits", "lowest_exponent", "largest")
+
+    def __init__(
+        self, mantissa_bits: int, lowest_exponent: int, largest: float | None = None
+    ) -> None:
+        self.mantissa_bits = mantissa_bits
+        self.lowest_exponent = lowest_exponent
+        self.largest = largest
+
     def apply(self, x: jax.Array) -> jax.Array:
-        steps = lax.round(x * np.float32(2.0**24), lax.RoundingMethod.TO_NEAREST_EVEN)
-        subnormal = steps * np.float32(2.0**-24)
-        normal = np.float32(2.0**-14)
-        return jnp.where(jnp.abs(x) < normal, subnormal, lax.reduce_precision(x, 5, 10))
+        if self.largest is not None:
+            x = jnp.clip(x, np.float32(-self.largest), np.float32(self.largest))
+        per_one = np.float32(2.0 ** (self.mantissa_bits - self.lowest_exponent))
+        steps = lax.round(x * per_one, lax.RoundingMethod.TO_NEAREST_EVEN)
+        subnormal = steps * np.float32(1 / per_one)
+        normal = np.float32(2.0**self.lowest_exponent)
+        rounded = lax.reduce_precision(x, 5, self.mantissa_bits)
+        return jnp.where(jnp.abs(x) < normal, subnormal, rounded)
 
 
 @jax.jit
@@ -187,7 +209,7 @@ def pad_axis(x: jax.Array, value: float, axis: int, before: int, after: int) -> 
 
 
 round_half_away_from_zero = RoundHalfAwayFromZero()
-half_precision = HalfPrecision()
+half_precision = SmallFloat(10, -14)
 materialised = Materialised()
 power_of_two = PowerOfTwo()
 rounded_product = RoundedProduct()
