@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from trainer import Trainer
 
-DAMAGE = (FileError, KeyError, ValueError, TypeError, AttributeError, RecursionError)
+DAMAGE = (FileError, LookupError, ValueError, TypeError, AttributeError, RecursionError)
 
 
 class Checkpoints:
@@ -143,7 +143,8 @@ def _restore_from(path: Path, trainer: "Trainer", identity: dict[str, Any]) -> l
         raise ValueError("it does not have the record of each epoch")
     best = facts["best"]
     if best and "best/layer0/ranges" not in arrays:  # of the first form
-        then = records[best["best_epoch"]]
+        epoch = best["best_epoch"]
+        then = records[epoch] if epoch else {"epoch": 0}  # it may have no record yet
         ranges = saved.ranges_then(trainer.settings, then, len(trainer.network.layers))
         arrays |= {f"best/{name}": value for name, value in ranges.items()}
     if "training/loss" not in arrays:  # nor were errors and losses counted
