@@ -54,10 +54,34 @@ def revision() -> str | None:
         return None
 
 
+def gpus() -> list[dict[str, str]]:
+    """Name, memory and driver of each NVIDIA GPU, as nvidia-smi has them; none without it."""
+    fields = ("name", "memory", "driver")
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version"]
+    try:
+        done = subprocess.run(
+            [*command, "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    lines = [line.split(", ") for line in done.stdout.splitlines()]
+    return [dict(zip(fields, line, strict=True)) for line in lines if len(line) == len(fields)]
+
+
 def environment(device: str) -> dict[str, Any]:
     """As config.json has it; `device` is what xla.device says of the one in use."""
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    machine = {"processor": processor(), "cores": cores(), "memory_gib": memory_gib()}
+    machine: dict[str, Any] = {
+        "processor": processor(),
+        "cores": cores(),
+        "memory_gib": memory_gib(),
+    }
+    if device.startswith("gpu"):
+        machine["gpus"] = gpus()
     return {
         "versions": versions,
         "device": device,

@@ -7,6 +7,7 @@ import pytest
 
 from errors import FileError, RunError, RunInUse
 from files import load_npz, write_atomically
+from records import machine
 from records.folder import RunFolder
 from settings import Settings
 
@@ -114,3 +115,26 @@ def test_damaged_arrays_are_named_and_pickles_refused(tmp_path):
     np.savez(path, a=np.array([{}], dtype=object))
     with pytest.raises(FileError, match=r"checkpoint\.npz cannot be read"):
         load_npz(path)
+
+
+def test_the_machine_is_named(tmp_path, monkeypatch):
+    here = machine.environment("cpu: cpu")["machine"]
+    assert here["processor"] and here["cores"] >= 1 and here["memory_gib"] > 0
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text("#!/bin/sh\necho 'NVIDIA H100, 81559 MiB, 550.54.15'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    expected = {"name": "NVIDIA H100", "memory": "81559 MiB", "driver": "550.54.15"}
+    assert machine.environment("gpu: NVIDIA H100")["machine"]["gpus"] == [expected]
+    fake.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpus() == []
+
+
+def test_another_machine_is_told():
+    here = machine.environment("cpu: cpu")
+    assert machine.difference(here, here) == ""
+    old = {name: value for name, value in here.items() if name != "machine"}
+    assert machine.difference(old, here) == ""
+    there = here | {"machine": here["machine"] | {"cores": 99}}
+    assert machine.difference(there, here) == f"cores 99 then, {here['machine']['cores']} now"
