@@ -1,5 +1,7 @@
 """Pictures."""
 
+import json
+
 import numpy as np
 import pytest
 from fake_runs import DFXP, fake_run
@@ -112,3 +114,16 @@ def test_figures_that_there_are_runs_for_are_drawn(tmp_path, capsys):
     assert names == {"fig2.png", "fig2.svg", "fig4.png", "fig4.svg"}
     assert "fig1: there are not two runs to draw" in out
     assert "stopped after epoch 3 of 800, left out" in out
+
+
+def test_training_errors_are_drawn_where_they_are_known(tmp_path):
+    for name, known in (("old", False), ("new", True)):
+        fake_run(tmp_path / name, 2.0)
+        metrics = tmp_path / name / "metrics.jsonl"
+        records = [json.loads(line) for line in metrics.read_text().splitlines()]
+        for record in records[1:] if known else []:
+            record["training_error"] = None if record["epoch"] == 1 else 0.5
+        metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+        out = tmp_path / f"{name}.svg"
+        assert figures.main(["curves", str(tmp_path / name), "-o", str(out)]) == 0
+        assert ("training" in out.read_text()) == known

@@ -1,5 +1,6 @@
 """Pictures of single runs: learning curves, ranges, filters."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,10 @@ def label_decades(plt: Any, axis: Any) -> None:
 
 
 def curves(folders: Sequence[Path], out: Path) -> None:
-    """Validation (thin) and test error (thick) against the epoch, one style a run."""
+    """Test (thick), validation (thin) and training error (pale) against the epoch.
+
+    One style a run; the training error, under dropout, where a run has it.
+    """
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     for i, folder in enumerate(folders):
@@ -82,14 +86,22 @@ def curves(folders: Sequence[Path], out: Path) -> None:
         if not records:
             raise RunError(f"{folder} has no finished epoch to draw")
         epochs = [record["epoch"] for record in records]
-        for what, thin in (("test", {}), ("validation", {"linewidth": 0.6, "alpha": 0.7})):
+        for what, width, alpha in (
+            ("test", 1.5, 1),
+            ("validation", 0.6, 0.7),
+            ("training", 1, 0.4),
+        ):
+            errors = [record.get(f"{what}_error") for record in records]
+            if not any(error is not None for error in errors):
+                continue
             axes.plot(
                 epochs,
-                [record[f"{what}_error"] for record in records],
+                [math.nan if error is None else error for error in errors],
                 color=colour,
                 linestyle=line,
                 label=f"{label(run)}, {what}",
-                **thin,
+                linewidth=width,
+                alpha=alpha,
             )
     axes.set(xlabel="epoch", ylabel="error (%)", yscale="log")
     label_decades(plt, axes.yaxis)
