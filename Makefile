@@ -11,7 +11,7 @@ demo: .venv/run  ## train a first network and draw its learning curve, about a m
 	$(BIN)/python -m utilities.demo
 
 test: .venv/dev  ## the tests, about five minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 soak: .venv/dev .venv/ray  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m soak

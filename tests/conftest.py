@@ -14,6 +14,10 @@ from files import load_npz
 
 # A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Two XLA programs on the same cores slow each other badly: each worker has its own.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 ROOT = Path(__file__).resolve().parent.parent
 # main.py with a checkpoint after every segment, for python -c.
 OFTEN = """
