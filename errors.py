@@ -73,5 +73,8 @@ class DeviceFailed(ProgramError):
     status = 1
 
 
-class Stopped(Exception):
-    """Somebody asked the run to end before its last epoch."""
+class Stopped(BaseException):
+    """Somebody asked the run to end before its last epoch.
+
+    As KeyboardInterrupt, no Exception: what is raised at any moment must not be taken for damage.
+    """

@@ -5,7 +5,7 @@
     checkpoint.npz   all that the rest of the run depends on; the one before is
                      checkpoint.previous.npz
     best.npz         parameters at the lowest validation error (layer0/W, layer0/b, ...)
-    final.npz        parameters after the last epoch; its presence says that the run is finished
+    final.npz        the network after the last epoch trained, to the end or to a stop asked for
 
 Every file is written under a temporary name and moved into place, so none is ever seen
 half-written. Arrays are stored with their CRC-32 sums, which are checked when they are read.

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from errors import FileError, RunError, RunInUse
+from errors import FileError, RunError, RunInUse, Stopped
 from files import load_npz, write_atomically
 from records import machine
 from records.folder import RunFolder
@@ -138,3 +138,14 @@ def test_another_machine_is_told():
     assert machine.difference(old, here) == ""
     there = here | {"machine": here["machine"] | {"cores": 99}}
     assert machine.difference(there, here) == f"cores 99 then, {here['machine']['cores']} now"
+
+
+def test_a_stop_while_a_file_is_read_is_no_damage(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", a=np.arange(3))
+
+    def stop(*arguments):
+        raise Stopped
+
+    monkeypatch.setattr(np, "frombuffer", stop)
+    with pytest.raises(Stopped):
+        load_npz(tmp_path / "a.npz")
