@@ -4,13 +4,14 @@ import contextlib
 from collections.abc import Generator, Iterator
 from typing import Any, TypeVar
 
+from errors import Stopped
 from records.metrics import Record
 from steps import Segment, Steps
 from xla.device import device_failures
 from xla.programs import TrainingProgram
 
 Name = TypeVar("Name")
-Event = Record | Exception | None
+Event = Record | Exception | Stopped | None
 
 
 def train_together(
@@ -28,8 +29,9 @@ def train_together(
     members
         The steps of each run, by something that names it.
 
-    Yields ------ (name, record) after each epoch of a run; when it ends (name, None),
-    or (name, exception).
+    Yields
+    ------
+    (name, record) after each epoch of a run; when it ends (name, None), or (name, exception).
     """
     answers: dict[Name, Any] = dict.fromkeys(members)
     with contextlib.ExitStack() as stack:
@@ -55,7 +57,7 @@ def _advance(
         except StopIteration:
             yield name, None
             return None
-        except Exception as error:
+        except (Exception, Stopped) as error:
             yield name, error
             return None
         if isinstance(step, Segment):
