@@ -150,7 +150,7 @@ class Feed:
     ) -> None:
         self.examples = examples
         self.order = order
-        self.per_chunk = task.chunk_batches
+        self.per_chunk = task.chunk_batches if task.shuffle == "batches" else None
         self.batch_size = batch_size
         self.batches = len(examples) // batch_size
         self.on_device = on_device
