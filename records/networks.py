@@ -1,9 +1,12 @@
 """Reading networks that were saved: see records.saved."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from errors import FileError, ProgramError
 from files import Arrays, load_npz
@@ -11,6 +14,7 @@ from records.folder import RunFolder
 from records.metrics import ERRORS
 from records.saved import FORM, about, ranges_then
 from settings import Settings
+from snapshots import check_arrays
 
 DAMAGE = (ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -96,3 +100,43 @@ def _completed(path: Path, arrays: Arrays, epoch: int) -> dict[str, Any]:
     arrays |= ranges_then(settings, records[epoch], len(names))
     errors = {name: records[epoch][name] for name in ERRORS[:2]}
     return {**about(config, []), "epoch": epoch, **errors}
+
+
+def file_of(path: Path, which: str | None) -> Path:
+    """The network's file; FileError if there is none."""
+    if path.is_dir():
+        file = path / f"{which or 'best'}.npz"
+        if not file.is_file():
+            raise FileError(f"{path} has no {file.name}: it is no run folder, or not so far yet")
+        return file
+    if which:
+        raise FileError(f"--which chooses a network of a run folder, {path} is none")
+    if not path.is_file():
+        raise FileError(f"there is no file {path}")
+    return path
+
+
+def check(network: SavedNetwork, like: Mapping[str, Any]) -> None:
+    """FileError unless a network has just the arrays of `like`, by name, with usable values.
+
+    A parameter that is NaN or infinite is of no use, nor is a range beyond its limit.
+    """
+    from format import RANGE_LIMIT  # whoever has built a network has loaded it
+
+    try:
+        if strange := sorted(set(network.arrays) - set(like)):
+            raise ValueError(f"it has {strange[0]}")
+        if missing := [name for name in like if name not in network.arrays]:
+            raise ValueError(f"it has no {missing[0]}")
+        check_arrays(network.arrays, like)
+        for name, values in network.arrays.items():
+            if name.endswith("/ranges"):
+                if (np.abs(values.astype("int64")) > RANGE_LIMIT).any():
+                    raise ValueError(f"{name} is beyond {RANGE_LIMIT}")
+            elif not np.isfinite(values).all():
+                raise ValueError(f"{name} has NaN or infinite values")
+    except ValueError as error:
+        settings = network.settings
+        raise FileError(
+            f"{network.path} is no {settings.task} network in {settings.format} ({error})"
+        ) from None

@@ -203,7 +203,7 @@ def test_what_has_no_integers_is_refused(trained, network, sample, tmp_path, cap
     path.write_bytes(b"no network")
     assert "cannot be read" in refused(capsys, path, "-o", out)
     assert "there is no" in refused(capsys, tmp_path / "nowhere", "-o", out)
-    assert "there is no" in refused(capsys, tmp_path, "-o", out)
+    assert "has no best.npz" in refused(capsys, tmp_path, "-o", out)
     assert "no more than 500" in refused(
         capsys, trained, "-o", out, "--data", sample, "--vectors", 501
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import datasets
 import terminal
-from errors import DataError, FileError, MissingPackage, ProgramError
+from errors import DataError, MissingPackage, ProgramError
 from records import networks
 from records.networks import SavedNetwork
 from tasks import TASKS
@@ -64,20 +64,6 @@ def parser() -> terminal.Parser:
     return result
 
 
-def file_of(path: Path, which: str | None) -> Path:
-    """The network's file; FileError if there is none."""
-    if path.is_dir():
-        file = path / f"{which or 'best'}.npz"
-        if not file.is_file():
-            raise FileError(f"{path} has no {file.name}: it is no run folder, or not so far yet")
-        return file
-    if which:
-        raise FileError(f"--which chooses a network of a run folder, {path} is none")
-    if not path.is_file():
-        raise FileError(f"there is no file {path}")
-    return path
-
-
 def data_of(network: SavedNetwork, folder: Path) -> datasets.Dataset:
     """The data that a network was trained on; DataError if others are there."""
     data = datasets.load(TASKS[network.settings.task].data_set, folder, network.sample)
@@ -94,7 +80,7 @@ def data_of(network: SavedNetwork, folder: Path) -> datasets.Dataset:
 def evaluate(a: argparse.Namespace) -> int:
     """Evaluate, print and write; the exit status."""
     check_writable([path for path in (a.predictions, a.confusion, a.mistakes) if path])
-    network = networks.read(file_of(a.network, a.which))
+    network = networks.read(networks.file_of(a.network, a.which))
     if a.sample and not network.sample:
         raise DataError(f"{network.path} was not trained on the sample; leave --sample out")
     folder = terminal.data_folder(a.data, network.sample)

@@ -58,15 +58,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return a
 
 
-def network_file(path: Path, which: str | None) -> Path:
-    """The .npz file that a run folder, or a file, stands for; FileError if there is none."""
-    if path.is_dir():
-        path /= f"{which or 'best'}.npz"
-    if not path.is_file():
-        raise FileError(f"there is no {path}")
-    return path
-
-
 def read(path: Path) -> SavedNetwork:
     """A saved network that has integers."""
     saved = networks.read(path)
@@ -101,16 +92,12 @@ def built(saved: SavedNetwork) -> Any:
 
     settings = saved.settings
     network = Network(settings.task, settings.format, np.random.RandomState(0))
-    for layer in network.layers:
-        ranges = [layer.ranges.ranges] if network.format.has_ranges else []
-        for variable in (layer.W, layer.b, *ranges):
-            value = variable.get_value()
-            found = saved.arrays.get(str(variable.name))
-            if found is None or (found.shape, found.dtype) != (value.shape, value.dtype):
-                raise FileError(f"{saved.path} has no {variable.name} as {settings.task} has it")
-            if not np.isfinite(found).all():
-                raise FileError(f"{variable.name} of {saved.path} is not finite")
-            variable.set_value(found)
+    variables = [variable for layer in network.layers for variable in (layer.W, layer.b)]
+    if network.format.has_ranges:
+        variables += [layer.ranges.ranges for layer in network.layers]
+    networks.check(saved, {str(v.name): v.get_value() for v in variables})
+    for variable in variables:
+        variable.set_value(saved.arrays[str(variable.name)])
     return network
 
 
@@ -156,7 +143,7 @@ def signals(
 def export(a: argparse.Namespace, stopping: terminal.Signals) -> SavedNetwork:
     """Write the folder; the network that is in it."""
     with stopping.at_once():
-        saved = read(network_file(a.network, a.which))
+        saved = read(networks.file_of(a.network, a.which))
         integer_folder.check_target(a.out)
         vectors = test_images(saved, a)
     try:

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets import Dataset, Part
-from errors import FileError
-from files import Arrays
-from format import RANGE_LIMIT
+from records import networks
 from records.networks import SavedNetwork
-from snapshots import check_arrays
 from trainer import Trainer
 from xla.device import device_failures, to_device, to_host
 from xla.graphs import compiled
@@ -84,29 +81,7 @@ def predict(network: SavedNetwork, data: Dataset, part: str) -> Predictions:
 
 def check_network(network: SavedNetwork, trainer: Trainer) -> None:
     """FileError unless the network's arrays are what this trainer's network needs."""
-    names = trainer.network_names
-    try:
-        if strange := sorted(set(network.arrays) - set(names)):
-            raise ValueError(f"it has {strange[0]}")
-        if missing := [name for name in names if name not in network.arrays]:
-            raise ValueError(f"it has no {missing[0]}")
-        check_arrays(network.arrays, {name: trainer.state[name] for name in names})
-        check_values(network.arrays)
-    except ValueError as error:
-        settings = network.settings
-        raise FileError(
-            f"{network.path} is no {settings.task} network in {settings.format} ({error})"
-        ) from None
-
-
-def check_values(arrays: Arrays) -> None:
-    """ValueError if a parameter is NaN or infinite, or a range beyond its limit."""
-    for name, values in arrays.items():
-        if name.endswith("/ranges"):
-            if (np.abs(values.astype("int64")) > RANGE_LIMIT).any():
-                raise ValueError(f"{name} is beyond {RANGE_LIMIT}")
-        elif not np.isfinite(values).all():
-            raise ValueError(f"{name} has NaN or infinite values")
+    networks.check(network, {name: trainer.state[name] for name in trainer.network_names})
 
 
 def _outputs(trainer: Trainer, examples: Part) -> tuple[np.ndarray, np.ndarray]:
