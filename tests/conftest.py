@@ -29,6 +29,16 @@ sys.exit(main.main(sys.argv[1:]))
 """
 
 
+@pytest.fixture(autouse=True, scope="module")
+def own_programs():
+    """That main.py caches programs from now on, in this process, ends with the module."""
+    from xla.program_cache import PROGRAMS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PROGRAMS, "folder", None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory):
     """A data folder with the generated MNIST sample."""
