@@ -76,6 +76,12 @@ def add_options(result: terminal.Parser) -> None:
         help="go on with the run in --out, which must be there; TASK and what follows may be "
         "left out",
     )
+    result.add_argument(
+        "--accept-changed-code",
+        action="store_true",
+        help="go on with a run although the code that decides its results has changed; its records "
+        "say so",
+    )
     terminal.add_device_options(result)
     result.add_argument(
         "--streams",

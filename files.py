@@ -145,6 +145,15 @@ class Lock:
         self._file = file
         return True
 
+    def in_place(self) -> bool:
+        """Whether the file that is locked is still the one of this name."""
+        if self._file is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Let others in, if `acquire` has kept them out."""
         if self._file is not None:

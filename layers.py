@@ -41,6 +41,7 @@ class DenseMaxout(Layer):
     ) -> None:
         self.input_size = inputs
         self.output_shape = (units,)
+        self.units = units
         self.pieces = pieces
         columns = units * pieces
         W = uniform(rng, np.sqrt(6.0 / (inputs + columns)), inputs, columns)
@@ -67,6 +68,7 @@ class Softmax(Layer):
     ) -> None:
         self.input_size = inputs
         self.output_shape = (classes,)
+        self.classes = classes
         W = np.zeros((inputs, classes), "float32")
         super().__init__(name, number_format, W, classes, **options)
 
@@ -110,6 +112,8 @@ class ConvMaxout(Layer):
     ) -> None:
         self.input_shape = input_shape
         self.input_size = int(np.prod(input_shape))
+        self.maps = maps
+        self.size = size
         self.pieces = pieces
         self.pad = pad
         self.pool = pool

@@ -35,7 +35,7 @@ from errors import (
     RunError,
     Stopped,
 )
-from records import machine
+from records import code, machine
 from records.folder import RunFolder
 from records.metrics import Record
 from records.watcher import Watcher
@@ -61,8 +61,9 @@ def report(record: Record) -> None:
     sys.stdout.flush()
 
 
-def print_result(run: RunFolder) -> None:
-    record = run.records()[-1]
+def print_result(run: RunFolder, record: Record | None = None) -> None:
+    """The result of a run; `record` is its last one, if it is at hand."""
+    record = record or run.records()[-1]
     epochs = run.config()["epochs"]
     print(
         f"test error {record['best_test_error']:.2f} % at the lowest validation error, "
@@ -91,13 +92,14 @@ def train(
     a: argparse.Namespace, arguments: list[str], run: RunFolder, signals: terminal.Signals
 ) -> None:
     """Train to the end, or to --stop-after; the modules that take long to import come in here."""
-    if run.exists:
+    known = run.exists
+    if known:
         run.lock()  # before anything that takes long
     with signals.at_once():
         folder = terminal.data_folder(a.data, a.sample)
         data = datasets.load(TASKS[a.settings.task].data_set, folder, a.sample)
-    if run.exists:
-        run.check_data(data.identity)
+    if known:
+        run.claim(a.settings, data.identity, resume=True)
     try:
         from records.follow import follow
         from trainer import Trainer
@@ -108,7 +110,7 @@ def train(
 
     select_device(a.device, a.deterministic)
     cache_programs()
-    run.lock()
+    run.claim(a.settings, data.identity, resume=known)
     trainer = Trainer(a.settings, data)
     begin(a, arguments, run, trainer, device_name())
     last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
@@ -128,15 +130,28 @@ def begin(
             f"an epoch has {trainer.batches_per_epoch} batches, so with RANGE_UPDATE_FREQ "
             f"{a.settings.range_update_frequency} the ranges never move"
         )
-    if not run.exists:
-        options = {"sample": a.sample, "deterministic": a.deterministic}
-        command = ["main.py", *arguments]
-        run.start(command, a.settings, trainer.data.identity, device, **options)
-    elif differing := machine.difference(run.config(), machine.environment(device)):
+    from records import follow
+
+    known = run.exists
+    options = {"sample": a.sample, "deterministic": a.deterministic}
+    command = ["main.py", *arguments]
+    follow.begin(run, trainer, command, device, a.accept_changed_code, **options)
+    if not known:
+        return
+    if differing := machine.difference(run.config(), machine.environment(device)):
         say(
             f"the run was started with other versions or on another device ({differing}); its "
             "last bits may differ"
         )
+
+
+def remark_on_code(run: RunFolder) -> None:
+    """Say so if a finished run was trained with other code than this."""
+    config = run.config()
+    if there := config.get("code"):
+        here = code.facts(config["settings"]["task"], None, there)
+        if words := code.difference(there, here):
+            say(f"the code has changed since this was trained ({words})")
 
 
 class Progress(Watcher):
@@ -169,9 +184,12 @@ def main(arguments: list[str]) -> int:
     run = None
     try:
         run = open_run(a)
-        if not (run.exists and run.finished(a.stop_after)):
+        record = run.finished(a.stop_after) if run.exists else None
+        if record:
+            remark_on_code(run)
+        else:
             train(a, arguments, run, signals)
-        print_result(run)
+        print_result(run, record)
         return 0
     except (Diverged, DeviceFailed) as error:
         return fail(f"{error}; {kept(run)}", error.status)

@@ -72,6 +72,10 @@ NETWORKS: dict[str, Callable[..., list[Layer]]] = {
 
 # What tells a layer from others of its kind, as far as it has it.
 DESCRIBED = (
+    "units",
+    "maps",
+    "classes",
+    "size",
     "input_size",
     "input_shape",
     "output_shape",
@@ -84,6 +88,7 @@ DESCRIBED = (
     "max_col_norm",
     "w_LR_scale",
     "b_LR_scale",
+    "reads_data",
 )
 
 

@@ -61,6 +61,10 @@ class Position:
         return here
 
 
+class OtherNetwork(ValueError):
+    """Arrays that are whole, but those of another network."""
+
+
 class Snapshot(NamedTuple):
     """All that the rest of a run depends on: arrays by name, and what JSON can say.
 
@@ -74,14 +78,45 @@ class Snapshot(NamedTuple):
     facts: dict[str, Any]
 
 
-def check_arrays(arrays: Mapping[str, np.ndarray], like: Mapping[str, Any]) -> None:
-    """ValueError unless there is an array of the right kind for each name; KeyError without."""
+def check_network(arrays: Mapping[str, np.ndarray], like: Mapping[str, Any]) -> None:
+    """OtherNetwork if layers are missing or of other shapes; KeyError if a part of one is missing.
+
+    `like` has the arrays of all layers by name.
+    """
+    layers = {name.split("/")[0] for name in arrays}
+    for name in like:
+        if name.split("/")[0] not in layers:
+            raise OtherNetwork(f"it has no {name}")
+        arrays[name]  # one alone was lost: its name is damaged
     for name, right in like.items():
-        there = arrays[name]
-        if there.shape != right.shape or there.dtype != right.dtype:
-            raise ValueError(
-                f"{name} is {there.dtype} {there.shape}, not {right.dtype} {right.shape}"
-            )
+        if wrong := _other_kind(name, arrays[name], right):
+            raise OtherNetwork(wrong)
+
+
+def _other_kind(name: str, there: np.ndarray, right: Any) -> str:
+    if there.shape == right.shape and there.dtype == right.dtype:
+        return ""
+    return f"{name} is {there.dtype} {there.shape}, not {right.dtype} {right.shape}"
+
+
+def check_arrays(arrays: Mapping[str, np.ndarray], like: Mapping[str, Any]) -> None:
+    """ValueError unless there is an array of the right kind, with usable values, for each name.
+
+    NaN and infinity are of no use, nor is a range beyond its limit. But a loss is NaN where a
+    part of its epoch was trained before losses were counted. KeyError if one is missing.
+    """
+    from format import RANGE_LIMIT  # whoever has built a network has loaded it
+
+    for name, right in like.items():
+        values = arrays[name]
+        if wrong := _other_kind(name, values, right):
+            raise ValueError(wrong)
+        if name.endswith("/ranges"):
+            if (np.abs(values.astype("int64")) > RANGE_LIMIT).any():
+                raise ValueError(f"{name} is beyond {RANGE_LIMIT}")
+        elif values.dtype.kind == "f" and name != "training/loss":
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} has NaN or infinite values")
 
 
 def check_best(best: dict[str, Any] | None, epochs: int) -> None:

@@ -17,7 +17,7 @@ from files import Arrays
 from model import Network
 from records.metrics import Record
 from settings import Settings
-from snapshots import BEST, Position, Snapshot, check_arrays, check_best
+from snapshots import BEST, Position, Snapshot, check_arrays, check_best, check_network
 from steps import Segment, Steps, Whole, driven, result
 from streams import Feed, Masks, Order, mask_source
 from tasks import TASKS
@@ -250,7 +250,7 @@ class Trainer:
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot of the same settings and data.
 
-        ValueError, TypeError or KeyError if it cannot be one of those.
+        OtherNetwork if its layers differ; ValueError, TypeError or KeyError if it is none.
         """
         arrays, facts = snapshot.arrays, snapshot.facts
         limits = Position(self.epochs, self.settings.init_epochs, self.batches_per_epoch)
@@ -258,6 +258,7 @@ class Trainer:
         best = facts["best"]
         check_best(best, self.epochs)
         names = self.parameter_names
+        check_network(arrays, {str(v.name): self.state[str(v.name)] for v in self.network.state})
         like = dict(self.state) | self.masks.snapshot() | self.order.snapshot()
         saved = self.network_names if best else []
         like |= {f"best/{name}": self.state[name] for name in saved}

@@ -20,9 +20,10 @@ from typing import Any
 
 from errors import FileError, RunError, RunInUse
 from files import Lock, load_npz, write_atomically, write_json
-from records import machine
+from records import code, machine, unchanged
 from records.checkpoints import Checkpoints
 from records.metrics import Record, check_records
+from records.sums import config_sum, line
 from settings import Settings
 
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -45,6 +46,10 @@ class RunFolder:
         self.final_path = self.folder / "final.npz"
         self.checkpoints = Checkpoints(self.folder)
         self._lock = Lock(self.folder / ".lock")
+        self.check_empty()
+
+    def check_empty(self) -> None:
+        """RunError if there is something, but no run, in the folder."""
         try:
             strangers = self._strangers()
         except OSError as error:
@@ -80,6 +85,7 @@ class RunFolder:
                 raise ValueError("data are not file names and sums")
             if type(config["epochs"]) is not int or settings.epochs not in (None, config["epochs"]):
                 raise ValueError(f"epochs is {config['epochs']}")
+            code.check(config)
         except DAMAGE as error:
             raise RunError(
                 f"{self.config_path} cannot be read ({type(error).__name__}: {error}); remove the "
@@ -97,6 +103,7 @@ class RunFolder:
             if there.get(name) != here.get(name)
         ]
         if differences:
+            self.check_sums()  # unless it is the configuration that has changed
             raise RunError(
                 f"{self.folder} holds another run ({'; '.join(differences)}); give another folder "
                 "with --out"
@@ -114,18 +121,51 @@ class RunFolder:
             )
 
     def lock(self) -> None:
-        """Keep other processes out until this one ends, however it ends; RunInUse if one is in."""
-        if self._lock.held:
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            free = self._lock.acquire()
-        except OSError as error:
-            raise self._unusable(error) from None
-        if not free:
-            raise RunInUse(
-                f"{self.folder} is in use by another process; wait for it or give another folder "
-                "with --out"
+        """Keep other processes out until this one ends, however it ends; RunInUse if one is in.
+
+        What was known of the folder before is to be checked once more: see `claim`.
+        """
+        while not self._lock.held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                free = self._lock.acquire()
+            except OSError as error:
+                raise self._unusable(error) from None
+            if not free:
+                raise RunInUse(
+                    f"{self.folder} is in use by another process; wait for it or give another "
+                    "folder with --out"
+                )
+            if not self._lock.in_place():  # the folder was removed, and perhaps made again
+                self._lock.release()
+
+    def claim(self, settings: Settings, identity: Mapping[str, str], resume: bool = False) -> None:
+        """Lock the folder; refuse one that holds anything but a run of these settings and data.
+
+        Only now nobody can start another run there.
+
+        Parameters
+        ----------
+        identity
+            That of the data.
+        resume
+            Whether there must be a run.
+        """
+        self.lock()
+        if self.exists:
+            self.check_settings(settings)
+            self.check_data(identity)
+        elif resume:
+            raise RunError(f"the run in {self.folder} was removed meanwhile")
+        else:
+            self.check_empty()
+
+    def check_mine(self) -> None:
+        """RunError if the folder was removed, and perhaps made again, since it was locked."""
+        if self._lock.held and not self._lock.in_place():
+            raise RunError(
+                f"{self.folder} was removed, or taken by another process, while it was trained in; "
+                "nothing more is written there"
             )
 
     def unlock(self) -> None:
@@ -138,6 +178,7 @@ class RunFolder:
         settings: Settings,
         identity: Mapping[str, str],
         device: str,
+        code: code.Code | None = None,
         **options: bool,
     ) -> None:
         """Write config.json of a new run; `identity` is that of the data."""
@@ -149,8 +190,30 @@ class RunFolder:
             **options,
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **machine.environment(device),
+            **({"code": code} if code else {}),
         }
         write_json(self.config_path, config)
+
+    def check_code(self, here: code.Code, accept: bool = False) -> None:
+        """Refuse to go on with a run of other code, unless told to accept the change.
+
+        From then on config.json has this code, and the one before among `earlier_code`, as it has
+        if the run is from before code was recorded: nothing is known of that.
+        """
+        config = self.config()
+        there = config.get("code")
+        words = code.difference(there, here) if there else ""
+        if words and not accept:
+            raise RunError(
+                f"{self.folder} was trained with other code ({words}); --accept-changed-code goes "
+                "on with it, another --out starts anew"
+            )
+        if there and not words:
+            return
+        earlier = {"config_sum": config_sum(config), **({"code": there} if there else {})}
+        self.final_path.unlink(missing_ok=True)  # it has the sum of this config.json
+        config["earlier_code"] = [*config.get("earlier_code", []), earlier]
+        write_json(self.config_path, config | {"code": here})
 
     def records(self) -> list[Record]:
         """The lines of metrics.jsonl, but for a last one cut short."""
@@ -164,14 +227,16 @@ class RunFolder:
 
     def write_records(self, records: list[Record]) -> None:
         """Make metrics.jsonl these and no others."""
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        write_atomically(self.metrics_path, lambda file: file.write(lines.encode()))
+        self.check_mine()
+        lines = b"".join(map(line, records))
+        write_atomically(self.metrics_path, lambda file: file.write(lines))
 
     def add(self, record: Record) -> None:
         """Write the record of an epoch."""
+        self.check_mine()
         try:
-            with open(self.metrics_path, "a") as file:
-                file.write(json.dumps(record) + "\n")
+            with open(self.metrics_path, "ab") as file:
+                file.write(line(record))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.metrics_path)) from error
 
@@ -188,8 +253,13 @@ class RunFolder:
         return aside.name
 
     def finished(self, stop_after: int | None = None) -> Record | None:
-        """The last record of a run that has got to its last epoch, or to `stop_after`."""
-        epochs = self.config()["epochs"]
+        """The last record of a run that has got to its last epoch, or to `stop_after`.
+
+        None if its files are not what they were then, but can be made anew, by `follow`; RunError
+        if it is config.json that has changed.
+        """
+        config = self.config()
+        epochs = config["epochs"]
         target = epochs if stop_after is None else min(stop_after, epochs)
         if not self.final_path.exists():
             return None
@@ -197,11 +267,20 @@ class RunFolder:
             records = self.records()
             if not records or records[-1]["epoch"] < target:
                 return None
-            final = load_npz(self.final_path)["epoch"] == records[-1]["epoch"]
+            arrays = load_npz(self.final_path)
+            final = arrays["epoch"] == records[-1]["epoch"]
             best = load_npz(self.best_path)["epoch"] == records[-1]["best_epoch"]
-        except (RunError, FileError, KeyError):
-            return None  # `follow` writes them anew, from the checkpoint
-        return records[-1] if final and best else None
+            sums = unchanged.sums_of(arrays)
+            same = not sums or unchanged.records_fit(sums, self.metrics_path)
+        except (RunError, FileError, *DAMAGE):
+            return None
+        if sums:
+            unchanged.check_config(sums, config, self.final_path)
+        return records[-1] if final and best and same else None
+
+    def check_sums(self) -> None:
+        """RunError if config.json or metrics.jsonl has changed, as far as can be told."""
+        unchanged.check(self.folder, self.config())
 
     def what_is_kept(self) -> str:
         """What an interrupted run has, and how it goes on."""

@@ -5,14 +5,38 @@ from collections.abc import Iterator
 from typing import Any
 
 from errors import RunError, Stopped
-from records import saved
+from records import code, saved
 from records.folder import RunFolder
 from records.metrics import Record
+from records.sums import MetricsSum, Sums, config_sum, first_difference, line
+from records.unchanged import whole_lines
 from records.watcher import Watcher
 from steps import Segment, Steps, Whole, driven
 from trainer import Trainer
 
 CHECKPOINT_SECONDS = 30
+
+
+def begin(
+    folder: RunFolder,
+    trainer: Trainer,
+    command: list[str],
+    device: str,
+    accept_changed_code: bool = False,
+    **options: bool,
+) -> None:
+    """Write config.json of a new run in a folder that is claimed; an old one must be of this code.
+
+    `options` are told there, as the command and the device; RunError unless the code is the same
+    or accepted.
+    """
+    known = folder.config().get("code") if folder.exists else None
+    here = code.facts(trainer.settings.task, trainer.network.layers_described(), known)
+    if folder.exists:
+        folder.check_code(here, accept_changed_code)
+    else:
+        identity = trainer.data.identity
+        folder.start(command, trainer.settings, identity, device, here, **options)
 
 
 def follow(
@@ -61,24 +85,36 @@ class _Book:
         self.folder = folder
         self.trainer = trainer
         self.watcher = watcher
+        self.config_sum = config_sum(config)
         self.said = saved.about(config, trainer.network.layers_described())
         if config["epochs"] != trainer.epochs:
             raise RunError(
                 f"{folder.config_path} says {config['epochs']} epochs, not {trainer.epochs}; give "
                 "another folder with --out"
             )
-        records = folder.checkpoints.restore(trainer, self.said, watcher.note)
+        records = folder.checkpoints.restore(trainer, config, watcher.note)
         if records is None and (aside := folder.put_records_aside()):
             watcher.note(
                 f"{folder.folder} has records, but no checkpoint: the run starts over, {aside} "
                 "keeps them"
             )
         self.records = records or []
+        if changed := first_difference(whole_lines(folder.metrics_path), self.records):
+            watcher.note(
+                f"{folder.metrics_path} was not what the checkpoint has ({changed}); it is made "
+                "anew"
+            )
         folder.write_records(self.records)
+        self.sum = MetricsSum()
+        self.sum.add(*map(line, self.records))
 
     def add(self, record: Record) -> None:
+        if note := self.folder.checkpoints.note:
+            record["note"] = note
+            self.folder.checkpoints.note = None
         self.folder.add(record)
         self.records.append(record)
+        self.sum.add(line(record))
 
     def look(self, batches: int) -> None:
         """The state is whole, and as many batches have been trained since the last look."""
@@ -99,12 +135,16 @@ class _Book:
         # The untrained network's errors are those of before the range initialisation.
         network = self.trainer.network_arrays() if last["epoch"] else self.trainer.best_network
         errors = last["validation_error"], last["test_error"]
-        saved.write(self.folder.final_path, network, self.said, last["epoch"], *errors)
+        path, epoch = self.folder.final_path, last["epoch"]
+        saved.write(path, network, self.said, epoch, *errors, self._sums())
 
     def _checkpoint(self) -> None:
-        self.folder.checkpoints.save(
-            self.trainer.snapshot(), self.records, self.said, self.trainer.words()
-        )
+        self.folder.check_mine()
+        snapshot, words = self.trainer.snapshot(), self.trainer.words()
+        self.folder.checkpoints.save(snapshot, self.records, self.said, self._sums(), words)
+
+    def _sums(self) -> Sums:
+        return {"config": self.config_sum, **self.sum.so_far()}
 
 
 def _next(inner: Steps, answer: Any) -> Segment | Whole | Record | None:

@@ -27,3 +27,21 @@ def check_records(records: list[Record]) -> list[Record]:
         if not whole or not all(type(e) in (int, float) and 0 <= e <= 100 for e in errors):
             raise ValueError("a line is no record of an epoch")
     return records
+
+
+def check_course(records: list[Record], best: dict[str, Any] | None) -> None:
+    """ValueError unless the best epochs are those of the lowest validation errors so far.
+
+    `best` is the last one: before the first record that of epoch 0, or none.
+    """
+    lowest: dict[str, Any] | None = None
+    for epoch, record in enumerate(records):
+        error = record["validation_error"]
+        if lowest is None or error < lowest["best_validation_error"]:
+            values = (epoch, error, record["test_error"])
+            names = ("best_epoch", "best_validation_error", "best_test_error")
+            lowest = dict(zip(names, values, strict=True))
+        if any(record[name] != value for name, value in lowest.items()):
+            raise ValueError(f"the best epoch of the record of epoch {epoch} is another")
+    if records and best != lowest or best and not records and best["best_epoch"]:
+        raise ValueError("the best epoch is none of the records'")

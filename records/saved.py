@@ -7,6 +7,7 @@ An .npz file, uncompressed and without pickles:
                               order of format.SIGNALS; in formats that have ranges
     epoch                     the epoch they are from
     about                     JSON text: see `about`
+    sums                      JSON text: see records.sums; in final.npz
 
 The first form had no ranges and no `about`; read beside its metrics.jsonl and config.json it is
 completed from those.
@@ -20,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from files import Arrays, write_npz
+from records import code
 from records.metrics import Record
+from records.sums import Sums
 from settings import Settings
 
 FORM = 2
@@ -29,15 +32,19 @@ FORM = 2
 def about(config: Mapping[str, Any], layers: list[dict[str, Any]]) -> dict[str, Any]:
     """What the files of a run say of it, from its config.json and the description of its layers.
 
-    The epoch and its errors come with each network.
+    The epoch and its errors come with each network. `code` and `task` only where config.json
+    says with which code the run is trained.
     """
-    return {
+    said: dict[str, Any] = {
         "form": FORM,
         "settings": config["settings"],
         "data": config["data"],
         "sample": bool(config.get("sample")),
         "layers": layers,
     }
+    if "code" in config:
+        said |= {"task": config["code"]["task"], "code": code.digest(config["code"])}
+    return said
 
 
 def write(
@@ -47,11 +54,15 @@ def write(
     epoch: int,
     validation_error: float,
     test_error: float,
+    sums: Sums | None = None,
 ) -> None:
     """Write a network; `said` is what `about` gives."""
     errors = {"validation_error": validation_error, "test_error": test_error}
     text = json.dumps({**said, "epoch": epoch, **errors})
-    write_npz(path, arrays | {"epoch": np.array(epoch), "about": np.array(text.encode())})
+    arrays = arrays | {"epoch": np.array(epoch), "about": np.array(text.encode())}
+    if sums:  # apart, as they depend on times
+        arrays["sums"] = np.array(json.dumps(sums).encode())
+    write_npz(path, arrays)
 
 
 def ranges_then(settings: Settings, record: Record, layers: int) -> Arrays:

@@ -450,6 +450,7 @@ def test_a_run_without_its_checkpoints_says_that_it_starts_over(finished, tmp_pa
         finished / "metrics.jsonl"
     ).read_bytes()
     (tmp_path / "run" / "kept").replace(tmp_path / "run" / "checkpoint.previous.npz")
+    (tmp_path / "run" / "metrics.previous.jsonl").replace(tmp_path / "run" / "metrics.jsonl")
     (tmp_path / "run" / "checkpoint.npz").unlink()
     watcher = StopAfter(10**9)
     list(follow(small_run(tmp_path / "run")[0], beginner(), 3, watcher))

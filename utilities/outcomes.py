@@ -83,6 +83,7 @@ def read(folder: Path, sample: bool) -> Outcome:
     """A run with records that is, or is not, on the sample; else RunError."""
     run = RunFolder(folder)
     config = run.config()
+    run.check_sums()
     records = run.records()
     if not records:
         raise RunError(f"{folder} has no finished epoch")

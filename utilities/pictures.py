@@ -31,6 +31,7 @@ def existing(folder: Path) -> RunFolder:
     run = RunFolder(folder)
     if not run.exists:
         raise RunError(f"{folder} is not a run folder")
+    run.check_sums()
     return run
 
 

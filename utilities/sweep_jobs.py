@@ -27,6 +27,7 @@ class Options:
     stop_after: int | None = None
     device: str = "auto"
     deterministic: bool = False
+    accept_changed_code: bool = False
 
     @property
     def summary_path(self) -> Path:

@@ -34,6 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     terminal.add_data_options(parser)
     terminal.add_device_options(parser)
+    parser.add_argument("--accept-changed-code", action="store_true", help="as in main.py")
     parser.add_argument(
         "--together",
         type=count_or_auto,
@@ -88,7 +89,9 @@ def execute(
     name: str, settings: list[Settings], a: argparse.Namespace, stop_after: int | None = None
 ) -> tuple[int, list[Job]]:
     """Train runs as options `a` of a program say; (exit status, the jobs)."""
-    options = Options(a.out, a.data, a.sample, stop_after, a.device, a.deterministic)
+    options = Options(
+        a.out, a.data, a.sample, stop_after, a.device, a.deterministic, a.accept_changed_code
+    )
     jobs: list[Job] = []
     try:
         jobs = plan(settings, options)

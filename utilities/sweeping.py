@@ -140,37 +140,51 @@ class Sweep:
             if self.ending:
                 return
             data = self._data[TASKS[job.settings.task].data_set]
-            if self._open(job, data):
-                trainer = Trainer(job.settings, data, like=first)
-                first = first or trainer
+            if not self._open(job, data):
+                continue
+            trainer = Trainer(job.settings, data, like=first)
+            first = first or trainer
+            if self._begin(job, trainer):
                 yield job, trainer
 
     def _open(self, job: Job, data: datasets.Dataset) -> bool:
-        """Lock a job's folder, and make it a run folder; whether it can be trained."""
+        """Claim a job's folder; whether there is something to be trained in it."""
+        try:
+            job.run.claim(job.settings, data.identity)
+            finished = job.check_finished(self.options.stop_after)  # somebody else was faster
+        except RunError as error:
+            return self._refuse(job, error)
+        if finished:
+            job.run.unlock()
+        return not finished
+
+    def _begin(self, job: Job, trainer: "Trainer") -> bool:
+        """Make a job's folder a run folder, or go on with its run; whether that can be."""
+        from records import follow
         from xla.device import device_name
 
+        options = self.options
         try:
-            if job.run.exists:
-                job.run.check_data(data.identity)
-            job.run.lock()
-        except RunError as error:
-            job.status = "in use" if isinstance(error, RunInUse) else "failed"
-            job.why = str(error)
-            self.listener.say(error)
-            return False
-        if job.check_finished(self.options.stop_after):  # somebody else was faster
-            job.run.unlock()
-            return False
-        if not job.run.exists:
-            job.run.start(
-                self.options.command(job.settings),
-                job.settings,
-                data.identity,
+            follow.begin(
+                job.run,
+                trainer,
+                options.command(job.settings),
                 device_name(),
-                sample=self.options.sample,
-                deterministic=self.options.deterministic,
+                options.accept_changed_code,
+                sample=options.sample,
+                deterministic=options.deterministic,
             )
+        except RunError as error:
+            return self._refuse(job, error)
         return True
+
+    def _refuse(self, job: Job, error: RunError) -> bool:
+        """Note why a job cannot be trained."""
+        job.run.unlock()
+        job.status = "in use" if isinstance(error, RunInUse) else "failed"
+        job.why = str(error)
+        self.listener.say(error)
+        return False
 
     def _train_team(self, team: "dict[Job, Trainer]") -> None:
         """Train some jobs to their ends, at the same time."""

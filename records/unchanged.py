@@ -1,0 +1,93 @@
+"""Whether config.json and metrics.jsonl are what they were: see records.sums."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from errors import FileError, RunError
+from files import load_npz
+from records.checkpoints import read_facts
+from records.metrics import Record
+from records.sums import MetricsSum, Sums, first_difference, fits
+
+DAMAGE = (OSError, FileError, LookupError, ValueError, TypeError, AttributeError, RecursionError)
+
+
+def check(folder: Path, config: Mapping[str, Any]) -> None:
+    """RunError if config.json or metrics.jsonl has changed, as far as can be told.
+
+    final.npz tells; without it the newest checkpoint does, but for records after it. Damaged
+    ones, and those of old, tell nothing.
+    """
+    final = folder / "final.npz"
+    checkpoint = folder / "checkpoint.npz"
+    for path in (final, checkpoint):
+        try:
+            sums, records = _told(path)
+            if sums is None:
+                continue
+            check_config(sums, config, path)
+            same = records_fit(sums, folder / "metrics.jsonl", more=path == checkpoint)
+        except DAMAGE:
+            continue
+        if same:
+            return
+        if not path.exists():  # somebody goes on with the run
+            continue
+        what = first_difference(
+            whole_lines(folder / "metrics.jsonl"), records or _records(checkpoint)
+        )
+        raise RunError(
+            f"{folder / 'metrics.jsonl'} has changed since {path.name} was written"
+            f"{f' ({what})' if what else ''}: it is not what was measured; the run's command "
+            "makes it anew from its checkpoint"
+        )
+
+
+def check_config(sums: Sums, config: Mapping[str, Any], path: Path) -> None:
+    """RunError unless the configuration beside `path`, which holds the sums, is that of then."""
+    if not fits(sums, config):
+        raise RunError(
+            f"{path.with_name('config.json')} has changed since {path.name} was written: what it "
+            "says is not what was trained; put the one of then back, or give another folder with "
+            "--out"
+        )
+
+
+def records_fit(sums: Sums, metrics: Path, more: bool = False) -> bool:
+    """Whether metrics.jsonl has the lines of the sums, and no others, unless there may be more."""
+    content = metrics.read_bytes()
+    lines = content.splitlines(keepends=True)
+    found = MetricsSum()
+    found.add(*(lines[: sums["lines"]] if more else lines))
+    return found.so_far() == {name: sums[name] for name in ("metrics", "lines")}
+
+
+def sums_of(final: Mapping[str, Any]) -> Sums | None:
+    """Those among the arrays of final.npz, if it has any."""
+    return json.loads(final["sums"].item()) if "sums" in final else None
+
+
+def _told(path: Path) -> tuple[Sums | None, list[Record]]:
+    """The sums in final.npz or in a checkpoint, and the records there."""
+    if path.name == "final.npz":
+        return sums_of(load_npz(path)), []
+    facts = read_facts(path)[1]
+    return facts.get("sums"), facts["records"]
+
+
+def _records(checkpoint: Path) -> list[Record]:
+    try:
+        return read_facts(checkpoint)[1]["records"]
+    except DAMAGE:
+        return []
+
+
+def whole_lines(metrics: Path) -> list[bytes]:
+    """The lines of metrics.jsonl as they are, but for a last one cut short; none without it."""
+    try:
+        lines = metrics.read_bytes().splitlines(keepends=True)
+    except OSError:
+        return []
+    return [text for text in lines if text.endswith(b"\n")]
