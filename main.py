@@ -92,7 +92,7 @@ def train(
     a: argparse.Namespace, arguments: list[str], run: RunFolder, signals: terminal.Signals
 ) -> None:
     """Train to the end, or to --stop-after; the modules that take long to import come in here."""
-    known = run.exists
+    known = a.resume or run.exists
     if known:
         run.lock()  # before anything that takes long
     with signals.at_once():
@@ -101,7 +101,7 @@ def train(
     if known:
         run.claim(a.settings, data.identity, resume=True)
     try:
-        from records.follow import follow
+        from records import follow
         from trainer import Trainer
         from xla.device import device_name, select_device
         from xla.program_cache import cache_programs
@@ -112,33 +112,30 @@ def train(
     cache_programs()
     run.claim(a.settings, data.identity, resume=known)
     trainer = Trainer(a.settings, data)
-    begin(a, arguments, run, trainer, device_name())
+    differing = ""
+    device = device_name()
+    if run.exists:
+        differing = machine.difference(run.config(), machine.environment(device))
+    options = {"sample": a.sample, "deterministic": a.deterministic}
+    command = ["main.py", *arguments]
+    follow.begin(run, trainer, command, device, a.accept_changed_code, **options)
+    remark(a, trainer, differing)
     last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
     progress = Progress(signals)
     with contextlib.closing(progress.bar) as bar:
-        for record in follow(run, trainer, last_epoch, progress):
+        for record in follow.follow(run, trainer, last_epoch, progress):
             bar.clear()
             report(record)
 
 
-def begin(
-    a: argparse.Namespace, arguments: list[str], run: RunFolder, trainer: Any, device: str
-) -> None:
-    """Say what is odd, and write the configuration of a new run."""
+def remark(a: argparse.Namespace, trainer: Any, differing: str) -> None:
+    """Say what is odd; `differing` is what does between the machines of then and now."""
     if trainer.ranges_never_move:
         say(
             f"an epoch has {trainer.batches_per_epoch} batches, so with RANGE_UPDATE_FREQ "
             f"{a.settings.range_update_frequency} the ranges never move"
         )
-    from records import follow
-
-    known = run.exists
-    options = {"sample": a.sample, "deterministic": a.deterministic}
-    command = ["main.py", *arguments]
-    follow.begin(run, trainer, command, device, a.accept_changed_code, **options)
-    if not known:
-        return
-    if differing := machine.difference(run.config(), machine.environment(device)):
+    if differing:
         say(
             f"the run was started with other versions or on another device ({differing}); its "
             "last bits may differ"
@@ -186,6 +183,7 @@ def main(arguments: list[str]) -> int:
         run = open_run(a)
         record = run.finished(a.stop_after) if run.exists else None
         if record:
+            run.check_settings(a.settings)  # it may not have been there before
             remark_on_code(run)
         else:
             train(a, arguments, run, signals)

@@ -33,6 +33,11 @@ class Checkpoints:
     the records so far, what the run is (its settings, data and code), sums over its config.json and
     metrics.jsonl, and a `note` for the next record, if there is one to be made.
 
+    Parameters
+    ----------
+    check
+        Called before anything is written; it may refuse.
+
     Attributes
     ----------
     newest : str or None
@@ -41,7 +46,8 @@ class Checkpoints:
         What the next record is to say: that the code has changed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, check: "Callable[[], None]") -> None:
+        self.check = check
         self.path = folder / "checkpoint.npz"
         self.previous_path = folder / "checkpoint.previous.npz"
         self.best_path = folder / "best.npz"
@@ -98,6 +104,7 @@ class Checkpoints:
     def _write(
         self, arrays: Arrays, facts: dict[str, Any], said: dict[str, Any], words: str
     ) -> str:
+        self.check()
         text = np.array(json.dumps(facts).encode())
         write_npz(self.path, arrays | {"facts": text}, self.previous_path)
         if facts["best"] and facts["best"]["best_epoch"] != self._best_epoch:

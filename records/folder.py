@@ -44,7 +44,7 @@ class RunFolder:
         self.metrics_path = self.folder / "metrics.jsonl"
         self.best_path = self.folder / "best.npz"
         self.final_path = self.folder / "final.npz"
-        self.checkpoints = Checkpoints(self.folder)
+        self.checkpoints = Checkpoints(self.folder, self.check_mine)
         self._lock = Lock(self.folder / ".lock")
         self.check_empty()
 
@@ -152,6 +152,7 @@ class RunFolder:
             Whether there must be a run.
         """
         self.lock()
+        self.check_mine()
         if self.exists:
             self.check_settings(settings)
             self.check_data(identity)

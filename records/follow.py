@@ -135,11 +135,11 @@ class _Book:
         # The untrained network's errors are those of before the range initialisation.
         network = self.trainer.network_arrays() if last["epoch"] else self.trainer.best_network
         errors = last["validation_error"], last["test_error"]
+        self.folder.check_mine()
         path, epoch = self.folder.final_path, last["epoch"]
         saved.write(path, network, self.said, epoch, *errors, self._sums())
 
     def _checkpoint(self) -> None:
-        self.folder.check_mine()
         snapshot, words = self.trainer.snapshot(), self.trainer.words()
         self.folder.checkpoints.save(snapshot, self.records, self.said, self._sums(), words)
 

@@ -729,7 +729,7 @@ def test_fuzzed_command_lines(tmp_path, monkeypatch, capsys):
     """2,000: good ones get to training, bad ones to one line and status 2, and leave nothing."""
     trained = []
     monkeypatch.setattr(main, "train", lambda a, *_: trained.append(a.settings))
-    monkeypatch.setattr(main, "print_result", lambda run: None)
+    monkeypatch.setattr(main, "print_result", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     rng = random.Random(4)
     for i in range(2000):
