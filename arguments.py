@@ -64,6 +64,18 @@ def add_options(result: terminal.Parser) -> None:
         help=f"{SEEDS.help} (default {SEED}, the published one)",
     )
     terminal.add_data_options(result)
+    add_folder_options(result)
+    terminal.add_device_options(result)
+    result.add_argument(
+        "--streams",
+        choices=STREAMS,
+        help="where dropout masks come from: the device's generator (default), or the published "
+        "NumPy streams, which follow the original program's trajectory",
+    )
+
+
+def add_folder_options(result: terminal.Parser) -> None:
+    """Where the run is, and how to go on with one."""
     result.add_argument(
         "--out",
         type=terminal.folder,
@@ -81,13 +93,6 @@ def add_options(result: terminal.Parser) -> None:
         action="store_true",
         help="go on with a run although the code that decides its results has changed; its records "
         "say so",
-    )
-    terminal.add_device_options(result)
-    result.add_argument(
-        "--streams",
-        choices=STREAMS,
-        help="where dropout masks come from: the device's generator (default), or the published "
-        "NumPy streams, which follow the original program's trajectory",
     )
 
 

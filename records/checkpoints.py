@@ -105,6 +105,14 @@ class Checkpoints:
         self, arrays: Arrays, facts: dict[str, Any], said: dict[str, Any], words: str
     ) -> str:
         self.check()
+        try:
+            self._write_files(arrays, facts, said)
+        except FileNotFoundError:
+            self.check()  # it may be that the folder was removed
+            raise
+        return words
+
+    def _write_files(self, arrays: Arrays, facts: dict[str, Any], said: dict[str, Any]) -> None:
         text = np.array(json.dumps(facts).encode())
         write_npz(self.path, arrays | {"facts": text}, self.previous_path)
         if facts["best"] and facts["best"]["best_epoch"] != self._best_epoch:
@@ -112,7 +120,6 @@ class Checkpoints:
             epoch, *errors = (facts["best"][name] for name in BEST)
             saved.write(self.best_path, best, said, epoch, *errors)
             self._best_epoch = epoch
-        return words
 
     def restore(
         self, trainer: "Trainer", config: dict[str, Any], note: "Callable[[str], None]"
