@@ -35,7 +35,7 @@ from errors import (
     RunError,
     Stopped,
 )
-from records import code, machine
+from records import machine
 from records.folder import RunFolder
 from records.metrics import Record
 from records.watcher import Watcher
@@ -142,15 +142,6 @@ def remark(a: argparse.Namespace, trainer: Any, differing: str) -> None:
         )
 
 
-def remark_on_code(run: RunFolder) -> None:
-    """Say so if a finished run was trained with other code than this."""
-    config = run.config()
-    if there := config.get("code"):
-        here = code.facts(config["settings"]["task"], None, there)
-        if words := code.difference(there, here):
-            say(f"the code has changed since this was trained ({words})")
-
-
 class Progress(Watcher):
     """Shows how far the training is, and listens to signals."""
 
@@ -184,7 +175,8 @@ def main(arguments: list[str]) -> int:
         record = run.finished(a.stop_after) if run.exists else None
         if record:
             run.check_settings(a.settings)  # it may not have been there before
-            remark_on_code(run)
+            if words := run.changed_code():
+                say(f"the code has changed since this was trained ({words})")
         else:
             train(a, arguments, run, signals)
         print_result(run, record)

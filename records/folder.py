@@ -140,9 +140,7 @@ class RunFolder:
                 self._lock.release()
 
     def claim(self, settings: Settings, identity: Mapping[str, str], resume: bool = False) -> None:
-        """Lock the folder; refuse one that holds anything but a run of these settings and data.
-
-        Only now nobody can start another run there.
+        """Lock the folder, and only then refuse anything but a run of these settings and data.
 
         Parameters
         ----------
@@ -204,6 +202,8 @@ class RunFolder:
         config = self.config()
         there = config.get("code")
         words = code.difference(there, here) if there else ""
+        if words or not there:
+            unchanged.check(self.folder, config, records=False)
         if words and not accept:
             raise RunError(
                 f"{self.folder} was trained with other code ({words}); --accept-changed-code goes "
@@ -278,6 +278,13 @@ class RunFolder:
         if sums:
             unchanged.check_config(sums, config, self.final_path)
         return records[-1] if final and best and same else None
+
+    def changed_code(self) -> str:
+        """What has changed in the code since the run was trained, in words, but for its layers."""
+        config = self.config()
+        there = config.get("code")
+        here = code.facts(config["settings"]["task"], None, there)
+        return code.difference(there, here) if there else ""
 
     def check_sums(self) -> None:
         """RunError if config.json or metrics.jsonl has changed, as far as can be told."""

@@ -93,6 +93,8 @@ class _Book:
                 "another folder with --out"
             )
         records = folder.checkpoints.restore(trainer, config, watcher.note)
+        if records is None:
+            folder.check_sums()  # nothing can be made good without a checkpoint
         if records is None and (aside := folder.put_records_aside()):
             watcher.note(
                 f"{folder.folder} has records, but no checkpoint: the run starts over, {aside} "

@@ -14,34 +14,39 @@ from records.sums import MetricsSum, Sums, first_difference, fits
 DAMAGE = (OSError, FileError, LookupError, ValueError, TypeError, AttributeError, RecursionError)
 
 
-def check(folder: Path, config: Mapping[str, Any]) -> None:
-    """RunError if config.json or metrics.jsonl has changed, as far as can be told.
+def check(folder: Path, config: Mapping[str, Any], records: bool = True) -> None:
+    """RunError if config.json, or metrics.jsonl, has changed, as far as can be told.
 
     final.npz tells; without it the newest checkpoint does, but for records after it. Damaged
     ones, and those of old, tell nothing.
+
+    Parameters
+    ----------
+    records
+        Whether metrics.jsonl is looked at, too.
     """
     final = folder / "final.npz"
     checkpoint = folder / "checkpoint.npz"
     for path in (final, checkpoint):
         try:
-            sums, records = _told(path)
+            sums, recorded = _told(path)
             if sums is None:
                 continue
             check_config(sums, config, path)
-            same = records_fit(sums, folder / "metrics.jsonl", more=path == checkpoint)
+            metrics = folder / "metrics.jsonl"
+            same = not records or records_fit(sums, metrics, more=path == checkpoint)
         except DAMAGE:
             continue
         if same:
             return
         if not path.exists():  # somebody goes on with the run
             continue
-        what = first_difference(
-            whole_lines(folder / "metrics.jsonl"), records or _records(checkpoint)
-        )
+        recorded = recorded or _records(checkpoint)
+        remedy = "the run's command makes it anew" if recorded else "put the one of then back"
+        what = first_difference(whole_lines(metrics), recorded)
         raise RunError(
-            f"{folder / 'metrics.jsonl'} has changed since {path.name} was written"
-            f"{f' ({what})' if what else ''}: it is not what was measured; the run's command "
-            "makes it anew from its checkpoint"
+            f"{metrics} has changed since {path.name} was written{f' ({what})' if what else ''}: "
+            f"it is not what was measured; {remedy}"
         )
 
 
@@ -57,7 +62,7 @@ def check_config(sums: Sums, config: Mapping[str, Any], path: Path) -> None:
 
 def records_fit(sums: Sums, metrics: Path, more: bool = False) -> bool:
     """Whether metrics.jsonl has the lines of the sums, and no others, unless there may be more."""
-    content = metrics.read_bytes()
+    content = metrics.read_bytes() if metrics.exists() else b""
     lines = content.splitlines(keepends=True)
     found = MetricsSum()
     found.add(*(lines[: sums["lines"]] if more else lines))

@@ -17,6 +17,7 @@ import model
 from files import load_npz, write_npz
 from records import code
 from tasks import TASKS
+from utilities import sweep
 
 # What training imports besides, in which a change can change no result: errors, files and words,
 # the records, and settings, which are compared by their values.
@@ -213,6 +214,37 @@ def test_a_note_survives_a_stop_before_its_epoch_is_done(line, tmp_path, capsys,
     assert main.main(line(2)) == 0
     notes = [record.get("note") for record in records_of(tmp_path / "run")]
     assert notes == [None, None, "the code changed: changed: layers.Softmax"]
+
+
+def test_a_config_that_changed_is_no_changed_code(line, tmp_path, capsys):
+    """It is not accepted as such, and stays as it is."""
+    assert main.main(line(1)) == 0
+    config = config_of(tmp_path / "run")
+    config["code"]["task"]["LR_start"] = 0.06
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    capsys.readouterr()
+    assert main.main(line(2, "--accept-changed-code")) == 2
+    err = capsys.readouterr().err
+    assert "config.json has changed since final.npz" in err and err.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == kept
+
+
+def test_a_sweep_does_as_main(sample, tmp_path, capsys, monkeypatch):
+    def swept(stop, *more):
+        words = f"PI_MNIST FLP --data {sample} --sample --out {tmp_path} --stop-after {stop}"
+        status = sweep.main([*words.split(), *more])
+        return status, "".join(capsys.readouterr())
+
+    assert swept(1)[0] == 0
+    changed(monkeypatch, "layers.py", b"u - u.max", b"u - 2 * u.max")
+    status, text = swept(1)
+    assert status == 0 and "changed since 1 of the finished runs were trained" in text
+    status, text = swept(2)
+    assert status == 1 and "with other code (changed: layers.Softmax)" in text
+    assert swept(2, "--accept-changed-code")[0] == 0
+    (folder,) = (path.parent for path in tmp_path.glob("*/config.json"))
+    assert records_of(folder)[-1]["note"] == "the code changed: changed: layers.Softmax"
 
 
 def test_comments_and_the_papers_figures_are_no_other_code(line, capsys, monkeypatch):

@@ -82,14 +82,21 @@ def test_a_changed_digit_is_no_result(copy, capsys):
     assert capsys.readouterr() == (out, "")
 
 
-def test_a_changed_digit_without_checkpoint_is_no_result(copy, capsys):
+@pytest.mark.parametrize("damage", ["changed", "removed"])
+def test_records_that_cannot_be_made_good_are_refused(damage, copy, capsys):
+    """Without a checkpoint, what was trained is not thrown away for it."""
     line, folder = copy
     edit(folder / "metrics.jsonl", best_error_6)
+    if damage == "removed":
+        (folder / "metrics.jsonl").unlink()
     for name in ("checkpoint.npz", "checkpoint.previous.npz"):
         (folder / name).unlink(missing_ok=True)
-    with pytest.raises(RunError, match=r"metrics\.jsonl has changed since final\.npz"):
-        RunFolder(folder).check_sums()
-    assert RunFolder(folder).finished() is None
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert main.main(line) == 2
+    out, err = capsys.readouterr()
+    assert "metrics.jsonl has changed since final.npz" in err and "back" in err and out == ""
+    assert err.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
 
 
 @pytest.mark.parametrize("options", [["--resume", "--out"], None])

@@ -95,6 +95,7 @@ def execute(
     jobs: list[Job] = []
     try:
         jobs = plan(settings, options)
+        remark_on_code(name, jobs)
         sweep = Sweep(jobs, options, a.together, Table(jobs, sys.stdout))
         with ended_by_signals(name, sweep):
             if a.ray is None:
@@ -119,6 +120,21 @@ def execute(
         terminal.say(name, "interrupted; the same command goes on")
         return 128 + sweep.ending, jobs
     return (0 if done == len(jobs) else 1), jobs
+
+
+def remark_on_code(name: str, jobs: list[Job]) -> None:
+    """Say so if runs that are finished were trained with other code."""
+    others = {
+        job.name: words
+        for job in jobs
+        if job.status == "finished" and (words := job.run.changed_code())
+    }
+    for first, words in list(others.items())[:1]:
+        terminal.say(
+            name,
+            f"the code has changed since {len(others)} of the finished runs were trained, among "
+            f"them {first} ({words})",
+        )
 
 
 @contextlib.contextmanager
