@@ -176,6 +176,7 @@ def _restore_from(
     if [record["epoch"] for record in records] != list(range(facts["epoch"] + 1)):
         raise ValueError("it does not have the record of each epoch")
     check_course(records, facts["best"])
+    _check_errors(records, trainer)
     _complete(arrays, facts, trainer)
     trainer.restore(Snapshot(arrays, facts))
     if facts.get("code") and note is None and not config.get("earlier_code"):
@@ -196,6 +197,16 @@ def _complete(arrays: Arrays, facts: dict[str, Any], trainer: "Trainer") -> None
         begun = facts["batches"]
         arrays["training/errors"] = np.array(0)
         arrays["training/loss"] = np.array(np.nan if begun else 0.0)
+
+
+def _check_errors(records: list[Record], trainer: "Trainer") -> None:
+    """ValueError unless every error is one of so many examples."""
+    parts = {"validation_error": trainer.data.valid, "test_error": trainer.data.test}
+    for record in records:
+        for name, part in parts.items():
+            wrong = record[name] * len(part) / 100
+            if abs(wrong - round(wrong)) > 1e-6:
+                raise ValueError(f"{name} of epoch {record['epoch']} is {record[name]}")
 
 
 def _check_rates(records: list[Record], schedule: list[tuple[float, float]]) -> None:

@@ -216,6 +216,7 @@ def test_a_config_that_changed_is_no_start_for_more(finished, tmp_path):
         lambda a, f: f["records"][3].update(best_epoch=0),
         lambda a, f: f["records"][3].update(best_test_error=0.5),
         lambda a, f: f["records"][2].update(validation_error=0.0),
+        lambda a, f: f["records"][1].update(test_error=f["records"][1]["test_error"] + 0.1),
         lambda a, f: f["best"].update(best_test_error=0.5),
         lambda a, f: f.update(best=None),
         lambda a, f: f["records"][1].update(LR=0.25),
@@ -230,8 +231,11 @@ def test_what_cannot_be_is_damage(change, finished, tmp_path):
     arrays = {name: value.copy() for name, value in load_npz(path).items()}
     facts = json.loads(arrays["facts"].item())
     facts["code"] = "as now"  # the rates are compared with those of the code that is known
-    change(arrays, facts)
     del facts["sums"]
+    write_npz(path, arrays | {"facts": np.array(json.dumps(facts).encode())})
+    list(follow(RunFolder(tmp_path / "run"), beginner(), 3))  # it can be used
+    (tmp_path / "run" / "checkpoint.previous.npz").unlink()
+    change(arrays, facts)
     write_npz(path, arrays | {"facts": np.array(json.dumps(facts).encode())})
     with pytest.raises(RunError, match=r"checkpoint\.npz is damaged"):
         list(follow(RunFolder(tmp_path / "run"), beginner(), 3))
