@@ -7,6 +7,7 @@ of the program that it ends.
         SettingsError       2   a number, a task or a format that cannot be
         FileError           2   a file that is damaged, or is something else
         DataError           2   data that cannot be used
+            NotOurs         2   ... and are not to be replaced by what is made anew
         DownloadError       2   data that cannot be had
         RunError            2   a run folder that cannot be used
             RunInUse        2   ... because another process uses it
@@ -17,14 +18,31 @@ of the program that it ends.
     Stopped                     not an error: somebody asked the run to end
 """
 
+MOST = 600  # characters of a line; what is in a file can be as long as the file
+
+
+def printable(message: object, most: int = MOST) -> str:
+    """One line that a terminal only shows: control characters escaped, the middle left out.
+
+    What is wrong stands at the beginning of a message, what to do at its end.
+    """
+    text = str(message)
+    if len(text) > 2 * most:  # not all of it needs to be looked at
+        text = f"{text[:most]} ... {text[-most:]}"
+    line = " ".join(text.splitlines())
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    if len(line) <= most:
+        return line
+    return f"{line[: most * 2 // 3]} ... {line[-most // 3 :]}"
+
 
 class ProgramError(Exception):
-    """One line that says what is wrong and what to do."""
+    """One line that says what is wrong and what to do; `printable`."""
 
     status = 2
 
     def __init__(self, message: object) -> None:
-        super().__init__(" ".join(str(message).splitlines()))
+        super().__init__(printable(message))
 
 
 class SettingsError(ProgramError, ValueError):
@@ -37,6 +55,10 @@ class FileError(ProgramError):
 
 class DataError(ProgramError):
     """Data that cannot be used."""
+
+
+class NotOurs(DataError):
+    """Data in a file that is sound or somebody else's: nothing may take its place."""
 
 
 class DownloadError(ProgramError):

@@ -1,13 +1,13 @@
-"""Files that are whole or not there: atomic writes, .npz without pickles, locks, sums."""
+"""Files that are whole or not there: atomic writes, .npz without pickles, sums."""
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
+import stat
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +16,8 @@ import numpy as np
 from errors import FileError
 
 Arrays = dict[str, np.ndarray]
+
+UNPACKED = 1 << 30  # bytes that a compressed .npz file may hold
 
 
 def write_atomically(
@@ -52,6 +54,30 @@ def write_atomically(
         raise
 
 
+def no_link(path: str, flags: int) -> int:
+    """An opener for `open`: never through a link, and nothing but a plain file.
+
+    What this program writes by a name of its own choosing could otherwise be led out of the folder
+    by whoever can make a link there.
+
+    Raises
+    ------
+    OSError
+        ELOOP, with words of its own, if there is something else under that name.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+    what = f"{os.path.basename(path)} is a link or no plain file: remove it"
+    raise OSError(errno.ELOOP, what, os.fspath(path))
+
+
 def sync_folder(folder: Path) -> None:
     """Let the names in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -75,7 +101,7 @@ def load_npz(path: Path, compressed: bool = False) -> Arrays:
     """The arrays of an .npz file, their CRC-32 sums checked.
 
     No pickles, and unless asked for nothing compressed: then no more memory is taken than the
-    file is large.
+    file is large, and otherwise no more than UNPACKED.
 
     Raises
     ------
@@ -88,9 +114,8 @@ def load_npz(path: Path, compressed: bool = False) -> Arrays:
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_members(archive, compressed)
             for member in archive.infolist():
-                if member.compress_type != zipfile.ZIP_STORED and not compressed:
-                    raise ValueError(f"{member.filename} is compressed")
                 with archive.open(member) as file:
                     shape, fortran, dtype = headers[np.lib.format.read_magic(file)](file)
                     content = np.frombuffer(
@@ -104,6 +129,31 @@ def load_npz(path: Path, compressed: bool = False) -> Arrays:
     return arrays
 
 
+def _check_members(archive: zipfile.ZipFile, compressed: bool) -> None:
+    """ValueError unless all members can be read in the memory that `load_npz` promises.
+
+    A stored member takes its place in the file, which no other one has; so all of them are no
+    larger than the file.
+    """
+    end = 0
+    members = archive.infolist()
+    for member in sorted(members, key=lambda member: member.header_offset):
+        if member.compress_type != zipfile.ZIP_STORED and not compressed:
+            raise ValueError(f"{member.filename} is compressed")
+        if member.compress_type == zipfile.ZIP_STORED and member.file_size != member.compress_size:
+            raise ValueError(f"{member.filename} has two sizes")
+        if member.header_offset < end:
+            raise ValueError(f"{member.filename} overlaps another array")
+        name = len(member.orig_filename.encode())  # after 30 bytes of the member's own header
+        end = member.header_offset + 30 + name + member.compress_size
+    if end > archive.start_dir:
+        raise ValueError("an array reaches beyond the file")
+    if len({member.filename for member in members}) < len(members):
+        raise ValueError("two arrays have the same name")
+    if compressed and sum(member.file_size for member in members) > UNPACKED:
+        raise ValueError(f"its arrays are larger than {UNPACKED:,} bytes")
+
+
 def md5(content: bytes) -> str:
     """The MD5 sum of bytes, as the official data sets give it."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
@@ -113,64 +163,3 @@ def file_md5(path: Path) -> str:
     """The MD5 sum of a file of any size; OSError if it cannot be read."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-class Lock:
-    """An exclusive lock between processes, held until `release` or until the process ends.
-
-    The lock is on a file, which stays when the lock is released; what is in it is left alone.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: IO[str] | None = None
-
-    @property
-    def held(self) -> bool:
-        return self._file is not None
-
-    def acquire(self, wait: bool = False) -> bool:
-        """Take the lock; False if another process has it, unless told to wait.
-
-        OSError if the file cannot be made.
-        """
-        if self._file is not None:
-            return True
-        file = open(self.path, "a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
-            file.close()
-            return False
-        self._file = file
-        return True
-
-    def in_place(self) -> bool:
-        """Whether the file that is locked is still the one of this name."""
-        if self._file is None:
-            return False
-        try:
-            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
-        except OSError:
-            return False
-
-    def release(self) -> None:
-        """Let others in, if `acquire` has kept them out."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other processes out of what a lock on `path` stands for; they wait.
-
-    OSError if the lock cannot be had.
-    """
-    lock = Lock(path)
-    if not lock.acquire(wait=True):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path))
-    try:
-        yield
-    finally:
-        lock.release()

@@ -26,7 +26,8 @@ from datasets.parts import ArrayPart, Dataset, Floats, Labels, Pixels, check_fin
 from datasets.progress import image_bar, report
 from datasets.source import Source, read_bytes
 from errors import DataError, DownloadError, FileError
-from files import file_md5, locked, md5
+from files import file_md5, md5
+from locks import locked
 
 GCN_SCALE = 55.0
 ZCA_BIAS = 0.1

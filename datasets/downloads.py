@@ -5,7 +5,6 @@ rename. What is downloaded from where is said by the Source of each data set.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import sys
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from errors import DownloadError
-from files import file_md5, write_atomically
+from files import file_md5, no_link, write_atomically
+from locks import take
 
 if TYPE_CHECKING:
     from requests import Response
@@ -98,11 +98,16 @@ def download(url: str, path: Path, md5: str, connect_seconds: float = 5) -> None
 def _locked(part: Path) -> Iterator[IO[bytes]]:
     """The .part file, open for appending, once no other process has it."""
     while True:
-        with open(part, "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if os.path.exists(part) and os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
-                yield file
-                return
+        with open(part, "ab", opener=no_link) as file:
+            owner, _ = take(file, part)
+            try:
+                here = os.path.exists(part)
+                if here and os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
+                    yield file
+                    return
+            finally:
+                if owner:
+                    owner.release()
         # the process that had it has moved or deleted it
 
 

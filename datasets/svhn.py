@@ -28,7 +28,8 @@ from datasets.progress import blocks, image_bar
 from datasets.source import Source, damaged_manifest
 from datasets.svhn_split import Rows, split_rows, test_rows
 from errors import DataError
-from files import locked
+from files import no_link
+from locks import locked
 
 GCN_SCALE = 1.0
 BLOCK = 5000  # images read, normalised and written at a time

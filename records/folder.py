@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from errors import FileError, RunError, RunInUse
-from files import Lock, load_npz, write_atomically, write_json
+from files import load_npz, write_atomically, write_json
+from locks import Lock
 from records import code, machine, unchanged
 from records.checkpoints import Checkpoints
 from records.metrics import Record, check_records

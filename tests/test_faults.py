@@ -493,7 +493,7 @@ def test_a_folder_in_place_of_a_file_is_named(name, sample, tmp_path, capsys):
     assert str(tmp_path / "run") in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", [".lock", ".checkpoint.npz.partial", ".metrics.jsonl.partial"])
+@pytest.mark.parametrize("name", [".checkpoint.npz.partial", ".metrics.jsonl.partial"])
 def test_a_link_out_of_the_folder_is_not_followed(name, tmp_path):
     (tmp_path / "precious").write_text("kept")
     run, trainer = small_run(tmp_path / "run")

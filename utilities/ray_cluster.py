@@ -18,7 +18,7 @@ from typing import Any
 
 import terminal
 from errors import RunError
-from files import Lock
+from locks import Lock
 from records.metrics import Record
 from settings import Settings
 from utilities.sweep_jobs import Job, Options, plan

@@ -1,0 +1,215 @@
+"""files.py, locks.py and errors.py: what is in the way of a file, and who holds a lock."""
+
+import errno
+import io
+import json
+import os
+import platform
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import locks
+from errors import FileError, ProgramError, RunError, RunInUse
+from files import load_npz, no_link
+from locks import Lock, Owner, locked
+from records.folder import RunFolder
+
+# ------------------------------------------------------------------------------------- what is said
+
+
+def test_what_is_said_is_short_and_printable():
+    line = str(
+        ProgramError("bad: \x1b[2J\x1b]0;title\x07\u202e\x9b5m\udcff\r\n" + "x" * 10**6 + ": do")
+    )
+    assert line.isprintable() and len(line) < 700
+    assert line.startswith("bad: \\x1b[2J") and line.endswith("x: do")
+    assert str(ProgramError("no\nbreak, an ä stays")) == "no break, an ä stays"
+
+
+def test_a_config_that_writes_to_the_terminal(tmp_path):
+    settings = {"task": "PI_MNIST\x1b[2J" + "A" * 10**6, "format": "FLP"}
+    config = {"settings": settings, "data": {}, "epochs": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ProgramError) as error:
+        RunFolder(tmp_path).config()
+    assert str(error.value).isprintable() and len(str(error.value)) < 700
+
+
+# ---------------------------------------------------------------------------------------- npz files
+
+
+def test_members_that_overlap_or_leave_the_file(tmp_path):
+    """One array's bytes in many members, each as large as the file."""
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.zeros(1000, "f4"))
+    with zipfile.ZipFile(path) as archive:
+        start = archive.start_dir
+    content = path.read_bytes()
+    directory = content[start:-22]
+    end = struct.unpack("<4s4H2LH", content[-22:])
+    for other in (directory, directory.replace(b"a.npy", b"b.npy")):
+        both = directory + other
+        tail = struct.pack("<4s4H2LH", *end[:3], 2, 2, len(both), *end[6:])
+        path.write_bytes(content[:start] + both + tail)
+        with pytest.raises(FileError, match="overlap"):
+            load_npz(path)
+    for size, said in ((10**8, "beyond|Bad|Overlapped"), (1, "two sizes")):
+        grown = bytearray(directory)
+        grown[20:24] = struct.pack("<L", size)
+        grown[24:28] = struct.pack("<L", max(size, 10**6))
+        path.write_bytes(content[:start] + grown + content[-22:])
+        with pytest.raises(FileError, match=said):
+            load_npz(path)
+
+
+def test_two_arrays_of_one_name(tmp_path):
+    array = io.BytesIO()
+    np.save(array, np.arange(3))
+    with pytest.warns(UserWarning), zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", array.getvalue())
+        archive.writestr("a.npy", array.getvalue())
+    with pytest.raises(FileError, match="same name"):
+        load_npz(tmp_path / "a.npz")
+
+
+def test_what_is_unpacked_is_bounded(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", a=np.zeros(1000))
+    assert load_npz(tmp_path / "a.npz", compressed=True)["a"].shape == (1000,)
+    monkeypatch.setattr("files.UNPACKED", 8000)
+    with pytest.raises(FileError, match="larger than 8,000 bytes"):
+        load_npz(tmp_path / "a.npz", compressed=True)
+
+
+# ------------------------------------------------------------------------------------- what is there
+
+
+def test_nothing_but_a_plain_file_is_opened(tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "link").symlink_to("precious")
+    (tmp_path / "nowhere").symlink_to("new")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "nowhere", "pipe"):
+        for mode in ("ab", "wb", "rb"):
+            with pytest.raises(OSError, match="is a link or no plain file"):
+                open(tmp_path / name, mode, opener=no_link)
+        with pytest.raises(OSError, match="is a link or no plain file"):
+            Lock(tmp_path / name).acquire()
+    assert (tmp_path / "precious").read_text() == "kept" and not (tmp_path / "new").exists()
+
+
+def test_a_lock_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(RunError, match=r"\.lock is a link") as error:
+        RunFolder(tmp_path / "run").lock()
+    assert error.value.status == 2 and not (tmp_path / "precious").exists()
+
+
+# -------------------------------------------------------------------------------------------- locks
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system without locks."""
+
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    fake = SimpleNamespace(flock=flock, LOCK_EX=2, LOCK_NB=4)
+    monkeypatch.setattr(locks, "fcntl", fake)
+    monkeypatch.setattr(Owner, "told", False)
+
+
+def test_only_a_held_lock_is_in_use(tmp_path, monkeypatch):
+    one, two = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    one.lock()
+    with pytest.raises(RunInUse):
+        two.lock()
+    one.unlock()
+
+    def broken(file, operation):
+        raise OSError(errno.EBADF, "broken")
+
+    monkeypatch.setattr(locks.fcntl, "flock", broken)
+    with pytest.raises(RunError, match="broken") as error:
+        two.lock()
+    assert not isinstance(error.value, RunInUse)
+
+
+def test_without_locks_a_file_says_who_is_in(no_locks, tmp_path, capsys):
+    one, two = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    one.lock()
+    with pytest.raises(RunInUse):
+        two.lock()
+    one.unlock()
+    two.lock()
+    two.unlock()
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "without locks" in err and ".lock.owner" in err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    with locked(tmp_path / "lock"):
+        assert not Lock(tmp_path / "lock").acquire()
+
+
+def claim(path, age=0, **said):
+    owner = path.with_name(f"{path.name}.owner")
+    owner.write_text(json.dumps(said))
+    os.utime(owner, (time.time() - age,) * 2)
+    return owner
+
+
+def test_what_a_gone_process_has_left_is_taken_over(no_locks, tmp_path):
+    path = tmp_path / ".lock"
+    here = platform.node()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        alive = {"host": here, "pid": other.pid, "started": locks._started(other.pid)}
+        claim(path, 10**6, **alive)
+        assert not Lock(path).acquire()  # on this machine a process is seen, however silent
+        claim(path, **alive | {"started": "another process of that number"})
+        lock = Lock(path)
+        assert lock.acquire()
+        lock.release()
+        other.communicate(b"\n")
+    for age, said, free in (
+        (0, alive, True),
+        (0, {"host": "elsewhere", "pid": 1}, False),
+        (10**6, {"host": "elsewhere", "pid": 1}, True),
+        (0, {}, False),
+        (10**6, {}, True),
+        (0, {"host": here, "pid": "1"}, False),
+        (10**6, {"host": [], "pid": 1}, True),
+    ):
+        owner = claim(path, age, **said)
+        lock = Lock(path)
+        assert lock.acquire() is free, said
+        lock.release()
+        assert owner.exists() is not free
+        owner.unlink(missing_ok=True)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_an_owner_gives_signs_of_life(no_locks, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "BEAT", 0.01)
+    lock = Lock(tmp_path / ".lock")
+    assert lock.acquire()
+    owner = tmp_path / ".lock.owner"
+    os.utime(owner, (0, 0))
+    while owner.stat().st_mtime == 0:
+        time.sleep(0.01)
+    lock.release()
+    assert not owner.exists()
+
+
+def test_a_waiting_process_gets_in(no_locks, tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    owner = claim(path, host="elsewhere", pid=1)
+    monkeypatch.setattr(locks.time, "sleep", lambda seconds: owner.unlink())
+    with locked(path):
+        assert json.loads(owner.read_text())["pid"] == os.getpid()
