@@ -8,17 +8,19 @@ finished.
 import contextlib
 import json
 import os
+import pickle
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from datasets.parts import CLASSES, Floats
 from datasets.progress import image_bar
-from errors import DataError
+from errors import DataError, NotOurs
+from files import no_link
 
 if TYPE_CHECKING:
     import tables
@@ -26,6 +28,32 @@ if TYPE_CHECKING:
 N_FEATURES = 3072
 # Images in a compressed piece of a file; divides the blocks: each is written once.
 CHUNK_ROWS = 125
+MOST_ROWS = 10_000  # in a piece of a file that is read: it is unpacked as a whole
+
+
+class _NoPickles:
+    """What PyTables has in place of pickle.
+
+    It would unpickle every text among a node's attributes that looks like a pickle, as soon as the
+    node is looked at, and so run what the file says. Here it gets the text itself. No file of this
+    program has any.
+    """
+
+    dumps = staticmethod(pickle.dumps)
+    HIGHEST_PROTOCOL = pickle.HIGHEST_PROTOCOL
+
+    @staticmethod
+    def loads(*_: object, **__: object) -> NoReturn:
+        raise pickle.UnpicklingError("nothing is unpickled")
+
+
+def _tables() -> Any:
+    """PyTables, which unpickles nothing, and does without locks where there are none."""
+    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "BEST_EFFORT")  # looked at once, by HDF5
+    import tables
+
+    tables.attributeset.pickle = tables.atom.pickle = _NoPickles
+    return tables
 
 
 class HDF5Part:
@@ -50,6 +78,8 @@ class HDF5Part:
     ------
     DataError
         Also by `read`; the file is missing, damaged, or was never finished.
+    NotOurs
+        It is of another form, cannot be read, or another program has locked it.
     """
 
     n_features = N_FEATURES
@@ -61,15 +91,7 @@ class HDF5Part:
         self.remedy = remedy
         self._stat: os.stat_result | None = None
         with self._open() as group:
-            if getattr(group._v_attrs, "finished", 0) != 1:
-                raise DataError(f"{path} was never finished: {remedy}")
-            shapes = [(array.shape, array.dtype) for array in (group.X, group.y)]
-            if shapes != [((n, width), np.float32) for width in (N_FEATURES, CLASSES)]:
-                raise DataError(
-                    f"{path} has arrays {[tuple(map(int, s)) for s, _ in shapes]}, "
-                    f"not {n} examples: {remedy}"
-                )
-            self.identity: dict[str, str] = json.loads(group._v_attrs.identity)
+            self.identity: dict[str, str] = self._check(group)
 
     def __len__(self) -> int:
         return self.n
@@ -79,10 +101,36 @@ class HDF5Part:
         with self._open() as group:
             return group.X.read(start, stop), group.y.read(start, stop)
 
+    def _check(self, group: "tables.Group") -> dict[str, str]:
+        """The identity of a file that is what it should be."""
+        tables = _tables()
+        if not isinstance(group, tables.Group) or "identity" not in group._v_attrs:
+            raise self._of_another_form()
+        if getattr(group._v_attrs, "finished", 0) != 1:
+            raise DataError(f"{self.path} was never finished: {self.remedy}")
+        arrays = (group.X, group.y)
+        shapes = [(array.shape, array.dtype) for array in arrays]
+        if shapes != [((self.n, width), np.float32) for width in (N_FEATURES, CLASSES)]:
+            raise DataError(
+                f"{self.path} has arrays {[tuple(map(int, s)) for s, _ in shapes]}, "
+                f"not {self.n} examples: {self.remedy}"
+            )
+        if not all(type(array) is tables.CArray for array in arrays):
+            raise ValueError("X or y is no chunked array")
+        if any(array.chunkshape[0] > MOST_ROWS for array in arrays):
+            raise ValueError("its pieces are too large")
+        return json.loads(group._v_attrs.identity)
+
+    def _of_another_form(self) -> NotOurs:
+        return NotOurs(
+            f"{self.path} is an HDF5 file of another form, not one of this program: move it away, "
+            f"or give another folder (SVHN_LOCAL_PATH), and {self.remedy}"
+        )
+
     @contextlib.contextmanager
     def _open(self) -> "Iterator[tables.Group]":
-        import tables
-
+        tables = _tables()
+        self._check_readable()
         tables.silence_hdf5_messages()  # in this thread; the error below says it
         threads = min(4, os.cpu_count() or 1)
         try:
@@ -94,15 +142,37 @@ class HDF5Part:
                 self._stat = self._stat or stat
                 if (stat.st_ino, stat.st_mtime_ns) != (self._stat.st_ino, self._stat.st_mtime_ns):
                     raise DataError(f"{self.path} was replaced while it was in use: start again")
+                if "/Data" not in file:
+                    raise self._of_another_form()
                 yield file.root.Data
-        except FileNotFoundError as error:
-            raise DataError(f"{self.path} missing: {self.remedy}") from error
         except DataError:
             raise
         except Exception as error:  # PyTables raises nearly anything on a damaged file
+            if "unable to lock" in str(error):
+                raise NotOurs(
+                    f"{self.path} is locked by another program: end that program, or set "
+                    "HDF5_USE_FILE_LOCKING=FALSE"
+                ) from error
             raise DataError(
                 f"{self.path} is truncated or damaged ({type(error).__name__}): {self.remedy}"
             ) from error
+
+    def _check_readable(self) -> None:
+        """What the system has to say of the file, of which HDF5 would leave nothing."""
+        try:
+            with open(self.path, "rb", opener=_at_once) as file:
+                file.read(1)
+        except FileNotFoundError as error:
+            raise DataError(f"{self.path} missing: {self.remedy}") from error
+        except OSError as error:
+            raise NotOurs(
+                f"cannot read {self.path} ({error.strerror or error}): make it a readable file"
+            ) from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    """An opener that does not wait for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def write_hdf5(
@@ -121,15 +191,17 @@ def write_hdf5(
     OSError
         Something cannot be written.
     """
-    import tables
-
+    tables = _tables()
     partial = path.with_name(f".{path.name}.partial")
     try:
+        partial.unlink(missing_ok=True)
+        with open(partial, "xb", opener=no_link):  # HDF5 itself would follow a link
+            pass
         # several Blosc threads would put a chunk's pieces in the order of their ends
         with tables.open_file(str(partial), "w", max_blosc_threads=1) as file:
             group = file.create_group("/", "Data")
-            _fill(group, blocks, n, path.name)
             group._v_attrs.identity = json.dumps(dict(identity), sort_keys=True)
+            _fill(group, blocks, n, path.name)
             file.flush()
             group._v_attrs.finished = 1
         with open(partial, "rb+") as written:
@@ -159,8 +231,7 @@ def _fill(
 
 
 def _array(group: "tables.Group", name: str, n: int, width: int) -> "tables.CArray":
-    import tables
-
+    tables = _tables()
     return group._v_file.create_carray(
         group,
         name,

@@ -27,8 +27,7 @@ from datasets.parts import CLASSES, Dataset, Floats, Labels, Pixels, check_finit
 from datasets.progress import blocks, image_bar
 from datasets.source import Source, damaged_manifest
 from datasets.svhn_split import Rows, split_rows, test_rows
-from errors import DataError
-from files import no_link
+from errors import DataError, NotOurs
 from locks import locked
 
 GCN_SCALE = 1.0
@@ -176,6 +175,8 @@ def preprocess(
     ------
     DataError
         An input is missing or damaged, the disk is too full or cannot be written.
+    NotOurs
+        A file in the place of one of them is of another form, or cannot be read.
     """
     folder = local / "h5"
     making = _Making(source, folder, channels, say)
@@ -183,8 +184,8 @@ def preprocess(
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock"):
             todo = [part for part in FILES if not making.is_finished(part)]
-            for left in folder.glob(".*.partial"):  # by an interrupted process
-                left.unlink()
+            for name in FILES.values():  # left by an interrupted process
+                (folder / f".{name}.partial").unlink(missing_ok=True)
             if todo:
                 making.make(todo)
     except OSError as error:
@@ -218,6 +219,8 @@ class _Making:
                 for rows in blocks(n, BLOCK):
                     there.read(rows.start, rows.stop)
                     bar.update(rows.stop - rows.start)
+        except NotOurs:
+            raise
         except DataError as error:
             self.say(str(error))
             return False

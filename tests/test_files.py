@@ -87,7 +87,7 @@ def test_what_is_unpacked_is_bounded(tmp_path, monkeypatch):
         load_npz(tmp_path / "a.npz", compressed=True)
 
 
-# ------------------------------------------------------------------------------------- what is there
+# ------------------------------------------------------------------------------------ what is there
 
 
 def test_nothing_but_a_plain_file_is_opened(tmp_path):

@@ -1,7 +1,10 @@
 """SVHN from .mat files to HDF5 files that are right, reproducible, and never half-made."""
 
+import contextlib
+import fcntl
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -293,6 +296,13 @@ def rename(path):
         file.root.Data._f_rename("data")
 
 
+def forget(path):
+    """As pylearn2 wrote these files: they do not say what they are made from."""
+    with tables.open_file(str(path), "a") as file:
+        file.root.Data._f_delattr("identity")
+        file.root.Data._f_delattr("finished")
+
+
 def claim(**more):
     def change(path):
         with tables.open_file(str(path), "a") as file:
@@ -310,7 +320,6 @@ DAMAGE = {
     "head": lambda path: flip_file(path, 2),
     "unfinished": unfinish,
     "short": shorten,
-    "group": rename,
     "version": claim(preprocessing="0"),
     "sums": claim(**{"test_32x32.mat": "0" * 32}),
     "LCN": claim(lcn_channels="first"),
@@ -330,6 +339,123 @@ def test_damaged_file_is_named_and_made_again(official, capsys, part, damage):
     assert err == "" and out.count(", kept") == 2
     assert contents(h5) == expected
     load("svhn", folder)
+
+
+@pytest.mark.parametrize("change", [rename, forget])
+def test_an_hdf5_file_of_another_form_is_never_replaced(official, capsys, change):
+    folder, h5 = official
+    change(h5 / FILES["valid"])
+    before = contents(h5)
+    with refused("of another form", "move it away"):
+        load("svhn", folder)
+    with pytest.raises(SystemExit) as stop:
+        svhn_preprocessing.main([])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.count("\n") == 1 and "move it away" in err
+    assert contents(h5) == before
+
+
+def test_an_hdf5_file_that_is_no_readable_one_is_never_replaced(official, capsys, monkeypatch):
+    folder, h5 = official
+    path = h5 / FILES["valid"]
+
+    def forbidden(path, flags):
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as inside:  # the superuser may read everything
+        inside.setattr("datasets.hdf5._at_once", forbidden)
+        with refused("cannot read", "Permission denied", "make it a readable file"):
+            load("svhn", folder)
+        with pytest.raises(SystemExit):
+            svhn_preprocessing.main([])
+    path.unlink()
+    os.mkfifo(path)
+    with refused(str(path)):
+        load("svhn", folder)
+
+
+def test_an_hdf5_file_that_another_program_has_locked(official, capsys):
+    folder, h5 = official
+    before = contents(h5)
+    with open(h5 / FILES["valid"], "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with refused("locked by another program"):
+            load("svhn", folder)
+        with pytest.raises(SystemExit):
+            svhn_preprocessing.main([])
+    assert "locked" in capsys.readouterr().err and contents(h5) == before
+    load("svhn", folder)
+
+
+class Evil:
+    """An object that makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("place", ["/Data", "finished", "identity", "/", "X", "FILTERS", "array"])
+def test_nothing_in_an_hdf5_file_is_unpickled(official, tmp_path, place):
+    folder, h5 = official
+    made = tmp_path / "made"
+    with tables.open_file(str(h5 / FILES["train"]), "a") as file:
+        if place == "array":
+            n = len(file.root.Data.X)
+            file.root.Data.X._f_remove()
+            x = file.create_vlarray("/Data", "X", tables.ObjectAtom())
+            for _ in range(n):
+                x.append(Evil(made))
+        elif place in ("finished", "identity"):
+            file.root.Data._v_attrs[place] = Evil(made)
+        elif place == "FILTERS":  # as PyTables 1 wrote them
+            file.root._v_attrs["PYTABLES_FORMAT_VERSION"] = "1.6"
+            attributes = file.root.Data._v_attrs
+            attributes._g_setattr(file.root.Data, "FILTERS", np.bytes_(pickle.dumps(Evil(made), 0)))
+        else:
+            node = file.root.Data.X if place == "X" else file.get_node(place)
+            node._v_attrs["more"] = Evil(made)
+    made.unlink(missing_ok=True)  # PyTables itself has a look at what it writes
+    with contextlib.suppress(DataError):
+        load("svhn", folder).train.read(0, 10)
+    with contextlib.suppress(SystemExit):
+        svhn_preprocessing.main([])
+    assert not made.exists()
+
+
+def test_pieces_that_unpack_to_anything_are_refused(official):
+    folder, h5 = official
+    with tables.open_file(str(h5 / FILES["train"]), "a") as file:
+        n = len(file.root.Data.X)
+        file.root.Data.X._f_remove()
+        file.create_carray("/Data", "X", tables.Float32Atom(), (n, 3072), chunkshape=(20_000, 3072))
+    with refused("damaged"):
+        load("svhn", folder)
+
+
+def test_only_own_leftovers_are_removed(official):
+    folder, h5 = official
+    strangers = {".mine.partial": b"mine", ".test_32x32.h5.partial": b"left"}
+    for name, content in strangers.items():
+        (h5 / name).write_bytes(content)
+    preprocess(folder, h5.parent)
+    assert (h5 / ".mine.partial").exists() and not (h5 / ".test_32x32.h5.partial").exists()
+
+
+@pytest.mark.parametrize("name", [".lock", ".test_32x32.h5.partial", "test_32x32.h5"])
+def test_no_link_is_followed_when_it_is_written(official, tmp_path, capsys, name):
+    folder, h5 = official
+    (tmp_path / "precious").write_text("kept")
+    (h5 / FILES["test"]).unlink()
+    (h5 / name).unlink(missing_ok=True)
+    (h5 / name).symlink_to(tmp_path / "precious")
+    with contextlib.suppress(SystemExit):
+        svhn_preprocessing.main([])
+    err = capsys.readouterr().err
+    assert ("is a link" in err) == (name == ".lock") and err.count("\n") == (name == ".lock")
+    assert (tmp_path / "precious").read_text() == "kept"
 
 
 def test_damage_inside_is_found_when_it_is_read(official, capsys):
