@@ -1,6 +1,9 @@
 """program_cache.py: what is found again, what is not, and that nothing stale is."""
 
+import hashlib
 import json
+import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 from compiling import CONSTANTS
 
 from model import Network
-from xla import program_cache
+from xla import program_cache, program_files
 from xla.device import to_device, to_host
 from xla.masks import mask_state
 from xla.program_cache import ROOT, SOURCES, Program, ProgramCache
@@ -114,6 +117,16 @@ def test_cached_programs_need_no_tracing(tmp_path):
         assert trained(cache, units=3)[1] == expected
 
 
+class Evil:
+    """An object that makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
 class Counted:
     """x + 1 as a program with a cache, and how often it was traced."""
 
@@ -150,10 +163,115 @@ def test_a_damaged_or_foreign_program_is_compiled_again(tmp_path):
     assert Counted(cache).traces(f4(1)) == 1
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    for content in (whole[:-1], b"", b"something else", whole[:40] + b"x" + whole[41:]):
+    at = program_files.HEADER
+    for content in (
+        whole[:-1],
+        b"",
+        b"something else",
+        whole[: at + 40] + b"x" + whole[at + 41 :],
+        whole[: at - 8] + b"x" + whole[at - 7 :],
+    ):
         path.write_bytes(content)
         assert Counted(cache).traces(f4(1)) == 1
         assert Counted(cache).traces(f4(1)) == 0
+
+
+def with_header(path, data):
+    """As a program's file, with everything right but the program."""
+    key = path.name.removeprefix("program-")
+    path.write_bytes(program_files.MAGIC + key.encode() + hashlib.sha256(data).digest() + data)
+
+
+@ON_A_CPU
+def test_a_program_that_asks_for_anything_else_is_not_loaded(tmp_path):
+    cache = ProgramCache(tmp_path / "programs")
+    cache.folder.mkdir(mode=0o700)
+    assert Counted(cache).traces(f4(1)) == 1
+    (path,) = cache.folder.iterdir()
+    evil = Evil(tmp_path / "made")
+    _, in_tree, out_tree = pickle.loads(path.read_bytes()[program_files.HEADER :])
+    inner = (pickle.dumps(evil), in_tree, out_tree)
+    for value in (evil, inner, (pickle.dumps(sys.exit), in_tree, out_tree)):
+        with_header(path, pickle.dumps(value))
+        assert Counted(cache).traces(f4(1)) == 1
+        assert Counted(cache).traces(f4(1)) == 0  # it has been replaced
+    data = pickle.dumps(evil)  # as programs were cached before they had a header
+    path.write_bytes(hashlib.sha256(data).digest() + data)
+    assert Counted(cache).traces(f4(1)) == 1
+    assert not (tmp_path / "made").exists()
+
+
+@ON_A_CPU
+def test_a_program_under_the_name_of_another_is_compiled_again(tmp_path):
+    cache = ProgramCache(tmp_path)
+    assert Counted(cache).traces(f4(1)) == 1
+    assert Counted(cache).traces(np.zeros(3, f4)) == 1
+    one, other = tmp_path.iterdir()
+    contents = one.read_bytes(), other.read_bytes()
+    other.write_bytes(contents[0])
+    one.write_bytes(contents[1])
+    assert Counted(cache).traces(f4(1)) == 1
+    assert Counted(cache).traces(np.zeros(3, f4)) == 1
+
+
+@ON_A_CPU
+def test_only_what_nobody_else_can_write_is_loaded(tmp_path, monkeypatch):
+    cache = ProgramCache(tmp_path)
+    assert Counted(cache).traces(f4(1)) == 1
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    for what, mode in ((path, 0o620), (path, 0o602), (tmp_path, 0o777), (tmp_path, 0o1777)):
+        usual = what.stat().st_mode
+        what.chmod(mode)
+        assert Counted(ProgramCache(tmp_path)).traces(f4(1)) == 1
+        path.exists() and what.chmod(usual)
+    with monkeypatch.context() as patched:
+        patched.setattr(program_files.os, "geteuid", lambda: 12345)
+        assert Counted(cache).traces(f4(1)) == 1
+    assert Counted(cache).traces(f4(1)) == 0
+    moved = path.rename(tmp_path / "moved")
+    path.symlink_to(moved)
+    assert Counted(cache).traces(f4(1)) == 1
+
+
+def test_a_folder_that_others_can_write_gets_one_that_they_cannot(tmp_path, monkeypatch):
+    assert program_files.private(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o1777)
+    own = program_files.private(tmp_path / "open")
+    assert own.parent == tmp_path / "open" and program_files.is_safe(own.stat())
+    assert program_files.private(tmp_path / "open") == own
+    own.rmdir()
+    own.symlink_to(tmp_path / "a" / "b")
+    with pytest.raises(OSError):
+        program_files.private(tmp_path / "open")
+    own.unlink()
+    own.mkdir()
+    own.chmod(0o777)
+    with pytest.raises(OSError):
+        program_files.private(tmp_path / "open")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "open"))
+    monkeypatch.setattr(program_cache, "PROGRAMS", ProgramCache(None))
+    named = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "open"))
+    try:
+        program_cache.cache_programs()
+        assert program_cache.PROGRAMS.folder is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", named)
+
+
+@ON_A_CPU
+def test_files_of_others_stay(tmp_path):
+    names = ["program-notes-1.txt", "program-" + "0" * 64, "program-" + "0" * 65, "program-", "x"]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+        os.utime(tmp_path / name, (0, 0))
+    for n in range(3):
+        assert Counted(ProgramCache(tmp_path, most=1), fact=n).traces(f4(1)) == 1
+    assert len(list(tmp_path.iterdir())) == len(names) + 1
+    assert all((tmp_path / name).read_text() == "mine" for name in names)
 
 
 def refuse(*arguments, **options):
@@ -165,7 +283,7 @@ def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path):
     """What is there is used; what is not there is compiled, and not cached."""
     assert Counted(ProgramCache(tmp_path)).traces(f4(1)) == 1
     monkeypatch.setattr(Path, "touch", refuse)
-    monkeypatch.setattr(program_cache, "write_atomically", refuse)
+    monkeypatch.setattr(program_files, "write_atomically", refuse)
     cache = ProgramCache(tmp_path)
     assert Counted(cache).traces(f4(1)) == 0
     assert Counted(cache, fact=1).traces(f4(1)) == 1

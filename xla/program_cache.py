@@ -8,7 +8,6 @@ has not been tried, on GPUs.
 import contextlib
 import hashlib
 import os
-import pickle
 import platform
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -19,10 +18,9 @@ import jax
 import jaxlib
 import numpy as np
 import pytensor
-from jax.experimental import serialize_executable
 from jax.stages import Compiled
 
-from files import write_atomically
+from xla import program_files
 
 ROOT = Path(__file__).resolve().parent.parent
 # Every module of this repository that is imported where a program is built and traced.
@@ -48,6 +46,7 @@ SOURCES = tuple(
         "xla/pooling.py",
         "xla/products.py",
         "xla/program_cache.py",
+        "xla/program_files.py",
         "xla/programs.py",
         "xla/statistics.py",
     )
@@ -58,7 +57,7 @@ class ProgramCache:
     """A folder of compiled programs.
 
     A damaged or foreign file counts as absent, and a program that cannot be written is
-    not cached: neither is an error.
+    not cached: neither is an error. A folder that others can write is not used.
 
     Parameters
     ----------
@@ -106,13 +105,7 @@ class ProgramCache:
         if self.folder is None:
             return None
         with contextlib.suppress(Exception):  # damaged, or not there: it is compiled
-            path = self._path(facts)
-            data = path.read_bytes()
-            if hashlib.sha256(data[32:]).digest() == data[:32]:
-                program = serialize_executable.deserialize_and_load(*pickle.loads(data[32:]))
-                with contextlib.suppress(OSError):  # it can be somebody else's
-                    path.touch()
-                return program
+            return program_files.read(self.folder, self.key(*facts))
         return None
 
     def save(self, program: Compiled, *facts: object) -> None:
@@ -120,16 +113,8 @@ class ProgramCache:
         if self.folder is None:
             return
         with contextlib.suppress(Exception):  # a program that cannot be cached can still be used
-            data = pickle.dumps(serialize_executable.serialize(program))
-            content = hashlib.sha256(data).digest() + data
-            write_atomically(self._path(facts), lambda file: file.write(content))
-            cached = [path for path in self.folder.glob("program-*") if path.is_file()]
-            for old in sorted(cached, key=lambda path: path.stat().st_mtime)[: -self.most]:
-                old.unlink()
-
-    def _path(self, facts: Sequence[object]) -> Path:
-        assert self.folder is not None
-        return self.folder / f"program-{self.key(*facts)}"
+            program_files.write(self.folder, self.key(*facts), program)
+            program_files.remove_oldest(self.folder, self.most)
 
 
 PROGRAMS = ProgramCache(None)  # of this process; `cache_programs` gives it its folder
@@ -139,13 +124,13 @@ def cache_programs() -> None:
     """Cache programs in $XDG_CACHE_HOME/deep-learning-storage (~/.cache) from now on.
 
     After `select_device`. There is one folder for each kind of processor and version,
-    as a home may be shared. JAX_COMPILATION_CACHE_DIR names another, and where nothing
-    can be written nothing is cached.
+    as a home may be shared. JAX_COMPILATION_CACHE_DIR names another. Of a folder that
+    others can write a folder within is taken that they cannot, and where nothing can be
+    written nothing is cached.
     """
     named = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     try:
-        folder = Path(PROGRAMS.folder or named or _usual_folder())
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = program_files.private(Path(PROGRAMS.folder or named or _usual_folder()))
     except (OSError, RuntimeError):
         jax.config.update("jax_compilation_cache_dir", None)  # JAX would complain again and again
         return
@@ -154,7 +139,8 @@ def cache_programs() -> None:
         # JAX cannot write out once more what it has read from its own cache.
         jax.config.update("jax_compilation_cache_dir", None)
         return
-    _drop_damaged(folder)
+    if not named:
+        _drop_damaged(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     # XLA's caches would make the folder's path part of the keys.
