@@ -1,6 +1,7 @@
 """Arrays that are expensive to make: files in a folder that is whole or not there."""
 
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ import numpy as np
 from datasets.parts import Floats
 from errors import FileError
 from files import write_atomically
+
+NAME = re.compile("preprocessed-[0-9a-f]{16}")  # of what is deleted
 
 
 @dataclass(frozen=True)
@@ -97,13 +100,19 @@ class ArrayCache:
         return [
             path
             for path in self.folder.glob("preprocessed-*")
-            if path != self.path and path.is_dir()
+            if NAME.fullmatch(path.name) and path != self.path and (path / "sums.json").is_file()
         ]
 
     def tidy(self) -> None:
         """Delete what an interrupted process has left."""
-        for left in self.folder.glob(".preprocessed-*"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for kind in ("partial", "old"):
+            for left in self.folder.glob(f".preprocessed-*.{kind}"):
+                if not NAME.fullmatch(left.stem[1:]):
+                    continue
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
 
 
 def _save(path: Path, x: Floats) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import pickletools
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 from datasets.parts import CLASSES, Pixels
 from errors import DataError
+
+PUTS = ("PUT", "BINPUT", "LONG_BINPUT")  # what gives an object a number
 
 
 def parse_batch(path: Path, content: bytes) -> tuple[Pixels, NDArray[np.int64]]:
@@ -25,6 +28,7 @@ def parse_batch(path: Path, content: bytes) -> tuple[Pixels, NDArray[np.int64]]:
         It is no such batch.
     """
     try:
+        _check_memo(content)
         batch = _BatchUnpickler(content).load()
         x = batch[b"data"].array
         labels = np.array(batch[b"labels"])
@@ -40,6 +44,16 @@ def parse_batch(path: Path, content: bytes) -> tuple[Pixels, NDArray[np.int64]]:
             f"{path} has labels from {labels.min()} to {labels.max()}, not 0..9: replace it"
         )
     return x, labels.astype(np.int64)
+
+
+def _check_memo(content: bytes) -> None:
+    """ValueError if a pickle counts its objects from anywhere but the beginning.
+
+    Python makes room for as many as the largest number says.
+    """
+    for put, number, _ in pickletools.genops(content):
+        if put.name in PUTS and (number is None or not 0 <= number <= len(content)):
+            raise ValueError(f"it has the number {number}")
 
 
 class _BatchUnpickler(pickle.Unpickler):

@@ -1,5 +1,6 @@
 """The .mat files of SVHN (MATLAB 5): X uint8 (32, 32, 3, n), y (n, 1) of 1..10."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.parts import CLASSES, Pixels
-from datasets.source import unreadable
+from datasets.source import MOST_EXAMPLES, unreadable
 from errors import DataError
 from files import file_md5
 
@@ -55,6 +56,11 @@ def _variables(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     import scipy.io
 
     try:
+        announced = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
+        if math.prod(map(int, announced["X"])) > MOST_EXAMPLES * 3072 or (
+            math.prod(map(int, announced["y"])) > MOST_EXAMPLES
+        ):
+            raise ValueError("too many images")
         variables = scipy.io.loadmat(path, variable_names=("X", "y"))
         return np.asarray(variables["X"]), np.asarray(variables["y"])
     except Exception as error:  # loadmat raises nearly anything on a damaged file

@@ -6,6 +6,7 @@ own and calls `read`. Source: docs/published_program.md, "Data".
 """
 
 import gzip
+import math
 import os
 import struct
 import zlib
@@ -15,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from datasets.parts import CLASSES, ArrayPart, Dataset, Labels, Pixels, check_finite
-from datasets.source import Source, read_bytes
+from datasets.source import Source, unreadable
 from errors import DataError
-from files import md5
+from files import file_md5, md5
 
 IMAGE = (28, 28)
 
@@ -117,23 +118,34 @@ def _ways(source: Source, name: str) -> tuple[Path, Path]:
 
 
 def _content(source: Source, name: str) -> tuple[Path, bytes]:
-    """(path, uncompressed content) of a file with the right sum, .gz first."""
+    """(path, uncompressed content) of a file with the right sum, .gz first.
+
+    Twice as much as all parts need together is the most that is read or unpacked.
+    """
     wrong = None
+    most = 2 * math.prod(IMAGE) * sum(source.split.values())
     for path in _ways(source, name):
         if not os.path.exists(path):
             continue
-        data = read_bytes(path)
         try:
-            content = gzip.decompress(data) if path.suffix == ".gz" else data
-        except (EOFError, OSError, zlib.error) as error:
+            known = file_md5(path) == source.sums.get(path.name)
+            content = _unpacked(path, most)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             wrong = wrong or f"{path} is truncated or corrupted ({error})"
             continue
-        known = md5(data) == source.sums.get(path.name)
+        except OSError as error:
+            raise unreadable(path, error) from error
         # the content's sum, too: somebody else may have compressed it
         if known or md5(content) == source.sums.get(name):
             return path, content
         wrong = wrong or f"{path} {_what_it_is(source, content)}"
     raise source.wrong(str(wrong))
+
+
+def _unpacked(path: Path, most: int) -> bytes:
+    """The content, or one byte more than `most` of it if there is more."""
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        return file.read(most + 1)
 
 
 def _what_it_is(source: Source, content: bytes) -> str:

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from errors import printable
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -15,7 +17,8 @@ def blocks(n: int, size: int) -> Iterator[slice]:
 
 def report(line: str) -> None:
     """A line on stderr, at once."""
-    print(line, file=sys.stderr, flush=True)
+    if sys.stderr is not None:
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def image_bar(total: int, title: str) -> "tqdm":

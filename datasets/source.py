@@ -19,6 +19,7 @@ from errors import DataError, DownloadError
 
 CONNECT_SECONDS = 5  # a mirror that has not answered by then counts as unreachable
 MANIFEST = "manifest.json"
+MOST_EXAMPLES = 1_000_000  # in a part; what is read is bounded by it
 
 OFFICIAL_REMEDY = (
     "delete it and get the official file again, or use --sample for a small generated set"
@@ -162,14 +163,14 @@ class Source:
 def _manifest(path: Path) -> dict[str, Any]:
     """What a manifest says: {"files": {name: MD5}, "split": {part: size}, ...}."""
     try:
-        manifest = json.loads(read_bytes(path))
+        manifest = json.loads(read_bytes(path, 1 << 20))
         sane = (
             manifest["sample"] is True
             and all(isinstance(md5, str) for md5 in manifest["files"].values())
             and all(type(manifest["split"][part]) is int for part in PARTS)
-            and all(manifest["split"][part] > 0 for part in PARTS)
+            and all(0 < manifest["split"][part] <= MOST_EXAMPLES for part in PARTS)
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         sane = False
     if not sane:
         raise damaged_manifest(path.parent)
@@ -180,12 +181,16 @@ def damaged_manifest(folder: Path) -> DataError:
     return DataError(f"{folder / MANIFEST} is damaged: {SAMPLE_REMEDY}")
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file; DataError if it cannot be read."""
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a file; DataError if it cannot be read, or has more than `most` bytes."""
     try:
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            content = file.read(most + 1)
     except OSError as error:
         raise unreadable(path, error) from error
+    if len(content) > most:
+        raise DataError(f"{path} has more than {most:,} bytes: it is another file, replace it")
+    return content
 
 
 def unreadable(path: Path, error: OSError) -> DataError:

@@ -22,6 +22,7 @@ from data_files import (
 )
 
 from datasets import cifar10, downloads, source
+from datasets.batches import parse_batch
 from datasets.sample import pickle_bytes
 from files import md5
 
@@ -266,3 +267,18 @@ def test_official_addresses():
     assert cifar10.ARCHIVE.mirrors[0] + cifar10.ARCHIVE.names[0] == (
         "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     )
+
+
+def test_a_batch_that_makes_room_for_anything_is_refused(tmp_path):
+    """Of 20 bytes, an object with the number 2^31."""
+    content = b"\x80\x02K\x01r" + (2**31 - 1).to_bytes(4, "little") + b"."
+    with refused("the number 2147483647"):
+        parse_batch(tmp_path / "data_batch_1", content)
+
+
+def test_a_huge_file_in_the_place_of_a_batch(copy):
+    path = copy / CIFAR / "data_batch_3"
+    with open(path, "wb") as file:
+        file.truncate(10**12)  # which takes no room
+    with refused("data_batch_3", "more than"):
+        read_cifar10(copy, sample=True)

@@ -1,5 +1,6 @@
 """datasets/downloads.py against a server on this machine: drops, ranges, wrong files, archives."""
 
+import errno
 import re
 import socket
 import threading
@@ -217,3 +218,22 @@ def test_unpack_takes_what_it_was_asked_for_and_nothing_else(tmp_path):
         archive.write_bytes(content)
         with pytest.raises(DownloadError, match="corrupted|lacks"):
             unpack(archive, {"x/d": "d"}, folder)
+
+
+def test_no_link_is_followed_where_a_download_grows(tmp_path):
+    (tmp_path / "precious").write_bytes(b"kept")
+    (tmp_path / "big.part").symlink_to(tmp_path / "precious")
+    with serving({"big": CONTENT}) as (url, _), pytest.raises(OSError, match="is a link"):
+        download(url + "big", tmp_path / "big", md5(CONTENT))
+    assert (tmp_path / "precious").read_bytes() == b"kept"
+
+
+def test_a_download_where_there_are_no_locks(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("locks.fcntl.flock", flock)
+    monkeypatch.setattr("locks.Owner.told", True)
+    with serving({"big": CONTENT}) as (url, _):
+        download(url + "big", tmp_path / "big", md5(CONTENT))
+    assert [path.name for path in tmp_path.iterdir()] == ["big"]

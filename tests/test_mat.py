@@ -90,3 +90,11 @@ def test_mat_reader_keeps_one_copy(generated):
     assert base.nbytes == x.nbytes and x.flags.c_contiguous
     with refused("MD5 differs"):
         read_mat(path, "0" * 32)
+
+
+def test_more_images_than_anybody_has_are_not_read(tmp_path, monkeypatch):
+    path = mat(tmp_path / "many.mat", X=X, y=Y)
+    monkeypatch.setattr("datasets.mat.MOST_EXAMPLES", 19)
+    monkeypatch.setattr("scipy.io.loadmat", None)
+    with refused("many.mat", "ValueError"):
+        read_mat(path)

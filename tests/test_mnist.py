@@ -11,6 +11,7 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -112,6 +113,29 @@ def test_mnist_damaged_file_is_named(copy, name, damage):
     path.write_bytes(damage(path.read_bytes()))
     with refused(f"{name}.gz", "sample_data"):
         mnist.load(copy, sample=True)
+
+
+def test_a_packed_file_is_not_unpacked_without_end(copy, monkeypatch):
+    """A file of 200 kB, which holds 200 MB of zeros."""
+    path = copy / "mnist" / f"{TEST_X}.gz"
+    path.write_bytes(gz_bytes(bytes(200_000_000)))
+    read = []
+    unpacked = mnist._unpacked
+
+    def noted(path, most):
+        content = unpacked(path, most)
+        read.append(len(content))
+        return content
+
+    monkeypatch.setattr(mnist, "_unpacked", noted)
+    tracemalloc.start()
+    try:
+        with refused(f"{TEST_X}.gz", "MD5 differs"):
+            mnist.load(copy, sample=True)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+    assert max(read) < 10_000_000
 
 
 def test_mnist_swapped_files_are_named(copy):

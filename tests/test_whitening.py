@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from data_files import flip_file, read_cifar10
+from data_files import flip_file, read_cifar10, refused
 from test_contrast import reference_gcn
 
 from datasets import cifar10, load, source
@@ -137,7 +137,9 @@ def test_interrupted_cache_write(cheap, monkeypatch, capfd):
     with pytest.raises(KeyboardInterrupt):
         load("cifar10", folder, sample=True)
     assert not list((folder / "cifar10").glob("*preprocessed-*"))
-    left = folder / "cifar10" / ".preprocessed-0.partial"  # as a killed process leaves it
+    left = (
+        folder / "cifar10" / (".preprocessed-" + 16 * "0" + ".partial")
+    )  # as a killed process leaves it
     left.mkdir()
     (left / "train.npy").write_bytes(b"half")
     load("cifar10", folder, sample=True)
@@ -203,3 +205,29 @@ def test_program(cheap, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         cifar10_preprocessing.main(["-h"])
     assert stop.value.code == 0 and "ZCA" in capsys.readouterr().out
+
+
+def test_folders_of_others_beside_the_cache_stay(cheap):
+    folder, _ = cheap
+    made_before = cache(folder)
+    place = folder / "cifar10"
+    names = ["preprocessed-mine", "preprocessed-" + "0" * 16, ".preprocessed-mine.partial"]
+    for name in names:
+        (place / name).mkdir()
+        (place / name / "thesis.tex").write_text("precious")
+    (place / f".preprocessed-{'1' * 16}.old").symlink_to(place / names[0])
+    shutil.rmtree(made_before)
+    load("cifar10", folder, sample=True)
+    assert all((place / name / "thesis.tex").exists() for name in names)
+    assert not (place / f".preprocessed-{'1' * 16}.old").is_symlink()
+
+
+def test_a_lock_of_the_cache_that_is_a_link_is_not_followed(cheap, tmp_path):
+    folder, _ = cheap
+    (tmp_path / "precious").write_text("kept")
+    lock = folder / "cifar10" / ".preprocessed.lock"
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(tmp_path / "precious")
+    with refused(".preprocessed.lock is a link"):
+        load("cifar10", folder, sample=True)
+    assert (tmp_path / "precious").read_text() == "kept"
