@@ -20,7 +20,7 @@ import numpy as np
 from datasets.parts import CLASSES, Floats
 from datasets.progress import image_bar
 from errors import DataError, NotOurs
-from files import no_link
+from files import no_link, plain
 
 if TYPE_CHECKING:
     import tables
@@ -160,7 +160,7 @@ class HDF5Part:
     def _check_readable(self) -> None:
         """What the system has to say of the file, of which HDF5 would leave nothing."""
         try:
-            with open(self.path, "rb", opener=_at_once) as file:
+            with open(self.path, "rb", opener=plain) as file:
                 file.read(1)
         except FileNotFoundError as error:
             raise DataError(f"{self.path} missing: {self.remedy}") from error
@@ -168,11 +168,6 @@ class HDF5Part:
             raise NotOurs(
                 f"cannot read {self.path} ({error.strerror or error}): make it a readable file"
             ) from error
-
-
-def _at_once(path: str, flags: int) -> int:
-    """An opener that does not wait for the other end of a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def write_hdf5(

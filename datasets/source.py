@@ -16,6 +16,7 @@ from typing import Any, Self
 from datasets.downloads import download, reachable
 from datasets.parts import PARTS
 from errors import DataError, DownloadError
+from files import plain
 
 CONNECT_SECONDS = 5  # a mirror that has not answered by then counts as unreachable
 MANIFEST = "manifest.json"
@@ -184,7 +185,7 @@ def damaged_manifest(folder: Path) -> DataError:
 def read_bytes(path: Path, most: int) -> bytes:
     """The content of a file; DataError if it cannot be read, or has more than `most` bytes."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=plain) as file:
             content = file.read(most + 1)
     except OSError as error:
         raise unreadable(path, error) from error

@@ -17,7 +17,7 @@ import pytest
 
 import locks
 from errors import FileError, ProgramError, RunError, RunInUse
-from files import load_npz, no_link
+from files import file_md5, load_npz, no_link
 from locks import Lock, Owner, locked
 from records.folder import RunFolder
 
@@ -102,6 +102,19 @@ def test_nothing_but_a_plain_file_is_opened(tmp_path):
         with pytest.raises(OSError, match="is a link or no plain file"):
             Lock(tmp_path / name).acquire()
     assert (tmp_path / "precious").read_text() == "kept" and not (tmp_path / "new").exists()
+
+
+def test_nobody_waits_at_a_pipe_for_what_is_read(tmp_path):
+    os.mkfifo(tmp_path / "checkpoint.npz")
+    with pytest.raises(FileError, match="no plain file"):
+        load_npz(tmp_path / "checkpoint.npz")
+    with pytest.raises(OSError, match="no plain file"):
+        file_md5(tmp_path / "checkpoint.npz")
+    with pytest.raises(IsADirectoryError):
+        file_md5(tmp_path)
+    np.savez(tmp_path / "there.npz", a=np.arange(3))
+    (tmp_path / "link.npz").symlink_to("there.npz")  # somebody has put the run elsewhere
+    assert load_npz(tmp_path / "link.npz")["a"].tolist() == [0, 1, 2]
 
 
 def test_a_lock_that_is_a_link_is_refused(tmp_path):

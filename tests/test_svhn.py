@@ -363,7 +363,7 @@ def test_an_hdf5_file_that_is_no_readable_one_is_never_replaced(official, capsys
         raise PermissionError(13, "Permission denied", path)
 
     with monkeypatch.context() as inside:  # the superuser may read everything
-        inside.setattr("datasets.hdf5._at_once", forbidden)
+        inside.setattr("datasets.hdf5.plain", forbidden)
         with refused("cannot read", "Permission denied", "make it a readable file"):
             load("svhn", folder)
         with pytest.raises(SystemExit):
