@@ -13,6 +13,7 @@ of the program that it ends.
             RunInUse        2   ... because another process uses it
         DeviceMissing       2   a device that is not there
         MissingPackage      1   a package that is not installed, or cannot be loaded
+        TooLittleMemory     1   ... for it, as far as is known beforehand
         Diverged            1   the weights became NaN or infinite
         DeviceFailed        1   a device that is out of memory, or gone
     Stopped                     not an error: somebody asked the run to end
@@ -79,6 +80,12 @@ class DeviceMissing(ProgramError):
 
 class MissingPackage(ProgramError):
     """A package that cannot be imported."""
+
+    status = 1
+
+
+class TooLittleMemory(ProgramError):
+    """There is not the memory that is known to be needed."""
 
     status = 1
 

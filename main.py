@@ -7,20 +7,15 @@
 README.md explains formats and results.
 """
 
-import os
-import signal
-import sys
+import ending
 
-if (
-    __name__ == "__main__"
-):  # while the rest is imported, Ctrl-C has nothing to lose and nothing to tell
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, lambda received, frame: os._exit(128 + received))
+if __name__ == "__main__":
+    ending.watch()
 
 import argparse
 import contextlib
-import errno
 import gc
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +59,12 @@ def report(record: Record) -> None:
 def print_result(run: RunFolder, record: Record | None = None) -> None:
     """The result of a run; `record` is its last one, if it is at hand."""
     record = record or run.records()[-1]
-    epochs = run.config()["epochs"]
+    config = run.config()
+    data = " on the generated sample" if config.get("sample") else ""
     print(
         f"test error {record['best_test_error']:.2f} % at the lowest validation error, "
         f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']}; trained "
-        f"{record['epoch']} of {epochs} epochs; run folder {run.folder}",
+        f"{record['epoch']} of {config['epochs']} epochs{data}; run folder {run.folder}",
         flush=True,
     )
 
@@ -92,6 +88,7 @@ def train(
     a: argparse.Namespace, arguments: list[str], run: RunFolder, signals: terminal.Signals
 ) -> None:
     """Train to the end, or to --stop-after; the modules that take long to import come in here."""
+    ending.check_address_space()
     known = a.resume or run.exists
     if known:
         run.lock()  # before anything that takes long
@@ -130,11 +127,8 @@ def train(
 
 def remark(a: argparse.Namespace, trainer: Any, differing: str) -> None:
     """Say what is odd; `differing` is what does between the machines of then and now."""
-    if trainer.ranges_never_move:
-        say(
-            f"an epoch has {trainer.batches_per_epoch} batches, so with RANGE_UPDATE_FREQ "
-            f"{a.settings.range_update_frequency} the ranges never move"
-        )
+    if words := a.settings.frequency_remark(trainer.batches_per_epoch):
+        say(words)
     if differing:
         say(
             f"the run was started with other versions or on another device ({differing}); its "
@@ -162,48 +156,43 @@ class Progress(Watcher):
         self.bar.advance(batches, self.trainer.position.epoch + 1)
 
 
+@terminal.program("main.py")
 def main(arguments: list[str]) -> int:
     a = parse(arguments, __doc__)
-    with contextlib.suppress(AttributeError):  # a folder's name may have what cannot be printed
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     # Imports and graphs are many objects and no garbage: a tenth of the time to the first batch.
     gc.set_threshold(100_000)
-    signals = terminal.Signals()
     run = None
-    try:
-        run = open_run(a)
-        record = run.finished(a.stop_after) if run.exists else None
-        if record:
-            run.check_settings(a.settings)  # it may not have been there before
-            if words := run.changed_code():
-                say(f"the code has changed since this was trained ({words})")
-        else:
-            train(a, arguments, run, signals)
-        print_result(run, record)
-        return 0
-    except (Diverged, DeviceFailed) as error:
-        return fail(f"{error}; {kept(run)}", error.status)
-    except ProgramError as error:
-        return fail(error, error.status)
-    except Stopped:
-        return fail(f"interrupted; {kept(run)}", 128 + (signals.received or 0))
-    except BrokenPipeError:  # nothing more can be printed, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return fail(f"nobody reads the output any more; {kept(run)}", 1)
-    except OSError as error:
-        return fail(*unwritable(error, run))
-    finally:
-        if run:
-            run.unlock()
+    with terminal.Signals() as signals:
+        try:
+            run = open_run(a)
+            record = run.finished(a.stop_after) if run.exists else None
+            if record:
+                run.check_settings(a.settings)  # it may not have been there before
+                if words := run.changed_code():
+                    say(f"the code has changed since this was trained ({words})")
+            else:
+                train(a, arguments, run, signals)
+            print_result(run, record)
+            return 0
+        except Stopped:
+            return fail(f"interrupted; {kept(run)}", 128 + (signals.received or 0))
+        except Exception as error:
+            return fail(*said_of(error, run))
+        finally:
+            if run:
+                run.unlock()
 
 
-def unwritable(error: OSError, run: RunFolder | None) -> tuple[str, int]:
-    """(message, exit status) of a file that cannot be read or written."""
-    what = error.strerror or str(error)
-    what += f": {error.filename}" if error.filename else " (the output cannot be written)"
-    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS):
+def said_of(error: Exception, run: RunFolder | None) -> tuple[str, int]:
+    """(message, exit status) of what has ended a run; raises a mistake in the program."""
+    if (said := ending.failure(error)) is None:
+        raise error
+    what, status = said
+    if isinstance(error, OSError) and status == 2:
         return f"{what}; make it a file that can be written, or give another folder with --out", 2
-    return f"{what}; {kept(run)}", 1
+    if isinstance(error, ProgramError) and not isinstance(error, (Diverged, DeviceFailed)):
+        return what, status
+    return f"{what}; {kept(run)}", status
 
 
 def kept(run: RunFolder | None) -> str:
@@ -216,10 +205,10 @@ def say(message: object) -> None:
     terminal.say("main.py", message)
 
 
-def fail(message: object, status: int = 2) -> int:
+def fail(message: object, status: int) -> int:
     say(message)
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    terminal.run(main)

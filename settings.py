@@ -194,6 +194,16 @@ class Settings:
         needed = NUMBERS[: FORMAT_ARGUMENTS[self.format].needs]
         return {number.name: getattr(self, number.name) for number in needed}
 
+    def frequency_remark(self, batches: int) -> str | None:
+        """What is odd when an epoch has so many batches: it is too short for an update."""
+        every = self.numbers.get("range_update_frequency")
+        if every is None or every <= batches:
+            return None
+        return (
+            f"an epoch has {batches} batches, so with RANGE_UPDATE_FREQ {every} the ranges never "
+            "move"
+        )
+
     def words(self) -> list[str]:
         """Words that tell the run from others: the arguments that count, then other than usual."""
         words = [self.task, self.format]

@@ -1,17 +1,20 @@
-"""What the programs have in common at the terminal: arguments, one-line errors, signals, bars."""
+"""What the programs have in common at the terminal: arguments, one-line errors, bars."""
 
 import argparse
-import contextlib
 import os
-import signal
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
-from errors import SettingsError, Stopped
+from ending import importing as importing
+from ending import program as program
+from ending import run as run
+from ending import say as say
+from errors import DataError, SettingsError
 from settings import Number
+from signals import Signals as Signals
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,6 +33,9 @@ class Parser(argparse.ArgumentParser):
     def name(self) -> str:
         """What the program's lines on stderr begin with."""
         return self.prog.removeprefix("python -m utilities.")
+
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="", file=file)  # argparse's own hides that it cannot
 
     def error(self, message: object) -> NoReturn:
         line = " ".join(str(message).splitlines())
@@ -53,11 +59,45 @@ def whole(low: int, high: int) -> Callable[[str], int | float]:
     return number(Number("", "", low, high, ""))
 
 
-def folder(text: str) -> Path:
-    """An argument type: the path of a folder."""
+def expanded(text: str) -> Path:
+    """The path that a user's words stand for: ~ and $VARIABLES by what they are here.
+
+    A path with a $ that is there is taken as it is. SettingsError if it stands for none.
+    """
     if not text:
-        raise argparse.ArgumentTypeError("it is empty")
-    return Path(text)
+        raise SettingsError("it is empty")
+    if "\0" in text:
+        raise SettingsError(f"{text!r} is no path")
+    if "$" in text and not os.path.lexists(text):
+        text = os.path.expandvars(text)
+        if unset := re.search(r"\$(\w+|{\w+})", text):
+            raise SettingsError(f"{text!r}: {unset[0]} is not set")
+    if (home := os.path.expanduser(text)) == text and text.startswith("~"):
+        raise SettingsError(f"{text!r}: there is no such home folder; ./~ is a folder of that name")
+    return Path(home)
+
+
+def path(text: str) -> Path:
+    """An argument type: the path of a file or folder."""
+    try:
+        return expanded(text)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+folder = path  # where a folder is meant
+
+
+def file(*suffixes: str) -> Callable[[str], Path]:
+    """An argument type: the path of a file with one of some suffixes."""
+
+    def convert(text: str) -> Path:
+        result = path(text)
+        if result.suffix not in suffixes:
+            raise argparse.ArgumentTypeError(f"{text!r} does not end in {', '.join(suffixes)}")
+        return result
+
+    return convert
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -92,51 +132,27 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def data_folder(data: Path | None, sample: bool) -> Path:
-    """The data folder that --data, --sample and the environment name."""
-    if data:
-        return data
-    return Path("data/sample") if sample else Path(os.environ.get("PYLEARN2_DATA_PATH") or "data")
+def existing_data_folder(data: Path | None, sample: bool) -> Path:
+    """`data_folder`, which must be there if --data names it: nothing is made in one that is not.
 
-
-def say(name: str, message: object) -> None:
-    """One line on stderr."""
-    print(f"{name}: {' '.join(str(message).splitlines())}", file=sys.stderr)
-
-
-class Signals:
-    """SIGINT and SIGTERM end the run after the segment in flight; a second one ends it at once.
-
-    Not as exceptions in the middle of training: some of JAX's callbacks swallow those.
+    DataError if it is not.
     """
+    if data and not data.is_dir():
+        raise DataError(f"there is no folder {data}; give the folder of the data with --data")
+    return data_folder(data, sample)
 
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self.patient = True
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signal_number, self._note)
 
-    def _note(self, signal_number: int, frame: FrameType | None) -> None:
-        if self.received:
-            os._exit(128 + signal_number)
-        self.received = signal_number
-        if not self.patient:
-            raise Stopped
+def data_folder(data: Path | None, sample: bool) -> Path:
+    """The data folder that --data, --sample and the environment name.
 
-    @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Within it, the first one ends the run at once, too."""
-        self.check()
-        self.patient = False
-        try:
-            yield
-        finally:
-            self.patient = True
-
-    def check(self) -> None:
-        """Stopped, if one has come."""
-        if self.received:
-            raise Stopped
+    SettingsError if PYLEARN2_DATA_PATH is no path.
+    """
+    if data or sample:
+        return data or Path("data/sample")
+    try:
+        return expanded(os.environ.get("PYLEARN2_DATA_PATH") or "data")
+    except SettingsError as error:
+        raise SettingsError(f"PYLEARN2_DATA_PATH: {error}") from None
 
 
 class Bar:
@@ -152,23 +168,37 @@ class Bar:
         if sys.stderr.isatty() and done < total:
             from tqdm import tqdm
 
-            self._bar = tqdm(
-                total=total, initial=done, unit="batch", leave=False, dynamic_ncols=True
+            self._draw(
+                lambda: tqdm(
+                    total=total, initial=done, unit="batch", leave=False, dynamic_ncols=True
+                )
             )
 
     def advance(self, batches: int, epoch: int) -> None:
         """So many batches more; `epoch` is the one that is being trained."""
-        if self._bar is not None:
+
+        def move() -> Any:
             self._bar.update(batches)
             speed = (self._bar.format_dict["rate"] or 0) * self._batch_size
             self._bar.set_description(f"epoch {epoch}", refresh=False)
             self._bar.set_postfix_str(f"{speed:,.0f} images/s", refresh=False)
+            return self._bar
+
+        if self._bar is not None:
+            self._draw(move)
 
     def clear(self) -> None:
         """Make room for something that is printed."""
         if self._bar is not None:
-            self._bar.clear()
+            self._draw(lambda: self._bar.clear() or self._bar)
 
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.close()
+            self._draw(lambda: self._bar.close())
+
+    def _draw(self, change: Callable[[], Any]) -> None:
+        """The bar that a change gives; none any more when the terminal is gone."""
+        try:
+            self._bar = change()
+        except OSError:
+            self._bar = None

@@ -172,12 +172,6 @@ class Trainer:
         """Whole batches only."""
         return self.feed.batches
 
-    @property
-    def ranges_never_move(self) -> bool:
-        """Whether an epoch is too short for an update of the ranges."""
-        every = self.settings.range_update_frequency
-        return self.network.format.follows_overflow and every > self.batches_per_epoch
-
     def batches_until(self, epoch: int) -> int:
         """Batches from the untrained network to the end of an epoch, with the initialisation's."""
         first = self.settings.init_epochs if self.network.format.follows_overflow else 0

@@ -295,6 +295,6 @@ class RunFolder:
         """What an interrupted run has, and how it goes on."""
         if self.checkpoints.newest is not None:
             return f"the same command resumes {self.checkpoints.newest}"
-        if self.checkpoints.path.exists():
+        if self.checkpoints.path.exists() or self.checkpoints.previous_path.exists():
             return "the last checkpoint is as it was, the same command resumes from it"
         return "nothing was kept yet, the same command starts again"

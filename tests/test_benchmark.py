@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from endings import status_of
 from small_network import CODE, SIZE
 
 from model import Network
@@ -216,9 +217,8 @@ def test_a_whole_benchmark(tmp_path):
     ],
 )
 def test_bad_arguments(arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        benchmark.main(arguments)
-    assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+    assert status_of(benchmark.main, arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def living(group):

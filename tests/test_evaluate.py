@@ -220,7 +220,7 @@ def test_a_disk_that_is_full_leaves_nothing_half_written(runs, run_program, tmp_
 
     monkeypatch.setattr("os.fsync", full)
     status, _, err = run_program(runs / "FLP", "--predictions", tmp_path / "p.csv")
-    assert status == 2 and "No space left on device" in err and err.count("\n") == 1
+    assert status == 1 and "No space left on device" in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from endings import status_of
 from fake_runs import DFXP, fake_run
 
 from files import write_npz
@@ -50,9 +51,8 @@ def test_ranges_of_a_run_that_has_only_begun(tmp_path):
 
 @pytest.mark.parametrize("kind", ["curves", "filters", "ranges"])
 def test_a_folder_without_a_run_gives_one_line(kind, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        figures.main([kind, str(tmp_path / "nothing"), "-o", str(tmp_path / "x.png")])
-    assert stop.value.code == 2
+    words = [kind, tmp_path / "nothing", "-o", tmp_path / "x.png"]
+    assert status_of(figures.main, words) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -75,9 +75,8 @@ def test_what_cannot_be_drawn_gives_one_line(tmp_path, capsys):
         ["curves"],
         [],
     ):
-        with pytest.raises(SystemExit) as stop:
-            figures.main(words)
-        assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1, words
+        assert status_of(figures.main, words) == 2
+        assert capsys.readouterr().err.count("\n") == 1, words
 
 
 def test_lines_of_the_papers_figures(tmp_path):

@@ -19,10 +19,10 @@ installed, here or for another Python (--peer PYTHON).
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import platform
-import signal
 import sys
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from settings import FORMAT_ARGUMENTS
 from tasks import TASKS
 from utilities.benchmark_effort import EFFORTS
 from utilities.benchmark_measure import Plan, Report, measure, measure_layers
-from utilities.benchmark_processes import Failed, Process
+from utilities.benchmark_processes import Process
 from utilities.benchmark_table import markdown
 
 
@@ -54,8 +54,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help=", ".join(FORMAT_ARGUMENTS),
     )
-    parser.add_argument("-o", "--out", type=Path, help="write the report as JSON")
-    parser.add_argument("--markdown", type=Path, help="write the table as Markdown, too")
+    parser.add_argument("-o", "--out", type=terminal.path, help="write the report as JSON")
+    parser.add_argument("--markdown", type=terminal.path, help="write the table as Markdown, too")
     add_measurements(parser)
 
 
@@ -103,29 +103,20 @@ def check_writable(path: Path) -> None:
         path.unlink()
 
 
-def main(arguments: list[str] | None = None) -> int:
+@terminal.program(
+    "benchmark",
+    kept="what is measured of a whole task is in the files of -o and --markdown",
+)
+def main(arguments: list[str]) -> int:
     parser = terminal.Parser("python -m utilities.benchmark", __doc__)
     add_options(parser)
-    words = sys.argv[1:] if arguments is None else arguments
-    a = parser.parse_args(words)
+    a = parser.parse_args(arguments)
     for path in filter(None, (a.out, a.markdown)):
-        try:
-            check_writable(path)
-        except OSError as error:
-            parser.error(f"{path} cannot be written: {error.strerror}")
+        check_writable(path)
     if a.peer and (why := Process([a.peer, "-c", "import torch; print(0)"]).lacks()):
         parser.error(f"--peer {a.peer}: {why}; name a Python that has torch")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        compare(a, ["python", "-m", "utilities.benchmark", *words])
-    except (Failed, OSError) as error:
-        parser.error(error)
-    except KeyboardInterrupt:
-        terminal.say(
-            "benchmark",
-            "interrupted; what is measured of a whole task is in the files of -o and --markdown",
-        )
-        return 130
+        compare(a, ["python", "-m", "utilities.benchmark", *arguments])
     finally:
         Process.close_all()
     return 0
@@ -155,7 +146,8 @@ def compare(a: argparse.Namespace, command: list[str]) -> None:
 
 def say(text: str) -> None:
     """How far it is."""
-    print(text, file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads it
+        print(text, file=sys.stderr)
 
 
 def write(report: Report, out: Path | None, table: Path | None) -> None:
@@ -167,4 +159,4 @@ def write(report: Report, out: Path | None, table: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from errors import ProgramError
+from signals import SIGNALS
+
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = [sys.executable, "-m", "utilities.benchmark_worker"]
 
 
-class Failed(Exception):
+class Failed(ProgramError):
     """A measurement that there cannot be: one line for the user."""
 
 
@@ -29,7 +32,7 @@ class Process:
         self.why: str | None = None
         self.process: subprocess.Popen[str] | None = None
         # A signal must find the process known here. It hears none; `close` kills it.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             self.process = subprocess.Popen(
                 command,

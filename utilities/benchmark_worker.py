@@ -22,7 +22,6 @@ import numpy as np
 
 import files
 import terminal
-from errors import ProgramError
 from model import N_CLASSES, Network
 from records.follow import CHECKPOINT_SECONDS
 from settings import FORMAT_ARGUMENTS, Settings
@@ -239,7 +238,8 @@ def milliseconds(
     return 1e3 * (time.perf_counter() - start) / times
 
 
-def main(arguments: list[str] | None = None) -> None:
+@terminal.program("benchmark_worker")
+def main(arguments: list[str]) -> int:
     parser = terminal.Parser("python -m utilities.benchmark_worker", __doc__)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("what", choices=[*FORMAT_ARGUMENTS, "floor", "layers"])
@@ -247,10 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--together", type=terminal.whole(1, 1000), default=1)
     a = parser.parse_args(arguments)
     gc.set_threshold(100_000)  # as in main.py
-    try:
-        on_cpu = select_device(a.device).platform == "cpu"
-    except ProgramError as error:
-        parser.error(error)
+    on_cpu = select_device(a.device).platform == "cpu"
     rng = np.random.RandomState(1234)
     serving: Training | Floor | Layers
     if a.what in FORMAT_ARGUMENTS:
@@ -262,7 +259,8 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         serving = Layers(Network(a.task, "FLP", rng), TASKS[a.task].batch_size)
     answer(serving.measurements())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    terminal.run(main)

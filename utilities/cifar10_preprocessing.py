@@ -9,28 +9,22 @@ DIR/cifar10/preprocessed-KEY/{train,test}.npy; it takes about a minute and 2 GB 
 memory. (docs/published_program.md, "Data")
 """
 
-import sys
-
+import terminal
 from datasets import load
-from errors import DataError
 from terminal import Parser, add_data_options, data_folder
 
 
-def main(arguments: list[str] | None = None) -> int:
+@terminal.program("cifar10_preprocessing", kept="the same command starts again")
+def main(arguments: list[str]) -> int:
     parser = Parser("python -m utilities.cifar10_preprocessing", __doc__)
     add_data_options(parser)
     options = parser.parse_args(arguments)
     folder = data_folder(options.data, options.sample)
-    try:
-        data = load("cifar10", folder, options.sample)
-    except DataError as error:
-        parser.error(error)
-    except KeyboardInterrupt:
-        parser.exit(130, f"{parser.name}: interrupted; the same command starts again\n")
+    data = load("cifar10", folder, options.sample)
     sizes = ", ".join(f"{len(getattr(data, part)):,} {part}" for part in ("train", "valid", "test"))
     print(f"{data.name} is preprocessed in {folder / 'cifar10'}: {sizes}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

@@ -5,10 +5,10 @@
 Real MNIST if it is there or can be downloaded, else a small generated sample.
 """
 
-import sys
 from pathlib import Path
 
 import main as program
+import terminal
 from datasets import load
 from errors import DataError
 from terminal import Parser, data_folder
@@ -17,7 +17,8 @@ from utilities import figures
 FOLDER = Path("runs/demo")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@terminal.program("demo")
+def main(arguments: list[str]) -> int:
     Parser("python -m utilities.demo", __doc__).parse_args(arguments)
     folder = FOLDER
     numbers = ["100", "0.0001", "2"]
@@ -50,4 +51,4 @@ def no_mnist(error: DataError) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

@@ -11,19 +11,16 @@ generated sample, its file says.
 """
 
 import argparse
-import contextlib
-import os
-import sys
 from pathlib import Path
 
 import datasets
 import terminal
-from errors import DataError, MissingPackage, ProgramError, RunError
+from errors import DataError, RunError
 from records import networks
 from records.folder import RunFolder
 from records.networks import SavedNetwork
 from tasks import TASKS
-from utilities.evaluation_files import PICTURES, Files, check_writable, output
+from utilities.evaluation_files import PICTURES, Files, check_writable
 from utilities.evaluation_report import report
 
 PARTS = ("test", "valid", "train")
@@ -34,7 +31,7 @@ def parser() -> terminal.Parser:
     result = terminal.Parser("python -m utilities.evaluate", __doc__)
     result.add_argument(
         "network",
-        type=terminal.folder,
+        type=terminal.path,
         metavar="RUN|FILE.npz",
         help="a run folder, or a network that was saved in one",
     )
@@ -46,7 +43,7 @@ def parser() -> terminal.Parser:
     )
     result.add_argument(
         "--predictions",
-        type=output(".csv"),
+        type=terminal.file(".csv"),
         metavar="FILE.csv",
         help="write label, prediction and outputs of every example",
     )
@@ -56,7 +53,7 @@ def parser() -> terminal.Parser:
     ):
         result.add_argument(
             f"--{what}",
-            type=output(*PICTURES),
+            type=terminal.file(*PICTURES),
             metavar="FILE.png",
             help=f"{text} ({', '.join(PICTURES)})",
         )
@@ -94,14 +91,12 @@ def evaluate(a: argparse.Namespace) -> int:
     remark_on_run(network.path.parent)
     if a.sample and not network.sample:
         raise DataError(f"{network.path} was not trained on the sample; leave --sample out")
-    folder = terminal.data_folder(a.data, network.sample)
+    folder = terminal.existing_data_folder(a.data, network.sample)
     data = data_of(network, folder)
-    try:
+    with terminal.importing(xla=True):
         from utilities.predictions import predict
         from xla.device import select_device
         from xla.program_cache import cache_programs
-    except ImportError as error:  # what it needs is not installed, or there is no memory for it
-        raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None
 
     select_device(a.device, a.deterministic)
     cache_programs()
@@ -113,27 +108,10 @@ def evaluate(a: argparse.Namespace) -> int:
     return 0 if same else 1
 
 
-def main(arguments: list[str] | None = None) -> int:
-    command = parser()
-    a = command.parse_args(arguments)
-    with contextlib.suppress(AttributeError):  # a folder's name may have what cannot be printed
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        return evaluate(a)
-    except ProgramError as error:
-        terminal.say(command.name, error)
-        return error.status
-    except KeyboardInterrupt:
-        terminal.say(command.name, "interrupted")
-        return 130
-    except BrokenPipeError:  # nothing more can be printed, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else " (the output cannot be written)"
-        terminal.say(command.name, f"{error.strerror or error}{where}")
-        return 2
+@terminal.program("evaluate")
+def main(arguments: list[str]) -> int:
+    return evaluate(parser().parse_args(arguments))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

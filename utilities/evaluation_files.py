@@ -1,38 +1,25 @@
 """The files that utilities.evaluate writes of the predictions of a network."""
 
-import argparse
-import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
-from errors import FileError, MissingPackage
+from errors import FileError
 from files import write_atomically
 from records.networks import SavedNetwork
 from tasks import TASKS
 from utilities import confusion, mistakes
 from utilities.evaluation_report import matrix_of, names_of, words
+from utilities.pictures import load_matplotlib, rendered, write_all
 
 if TYPE_CHECKING:  # it takes long to import
     from utilities.predictions import Predictions
 
 PICTURES = (".png", ".svg", ".pdf")
-
-
-def output(*suffixes: str) -> Callable[[str], Path]:
-    """An argument type: the path of a file to write."""
-
-    def path(text: str) -> Path:
-        result = Path(text)
-        if result.suffix not in suffixes or "\0" in text:
-            raise argparse.ArgumentTypeError(f"{text!r} does not end in {', '.join(suffixes)}")
-        return result
-
-    return path
 
 
 def check_writable(paths: Sequence[Path]) -> None:
@@ -54,10 +41,7 @@ def check_writable(paths: Sequence[Path]) -> None:
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise FileError(f"{path} cannot be written: {there} is no folder that can be written")
     if any(path.suffix in PICTURES for path in paths):
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError as error:
-            raise MissingPackage(f"{error}; install requirements.txt") from None
+        load_matplotlib()
 
 
 @dataclass(frozen=True)
@@ -133,19 +117,3 @@ class Files:
         if remark:
             title += "; preprocessed inputs, scaled"
         return mistakes.draw(pictures, captions, title), f": {remark}" if remark else ""
-
-
-def write_all(content: bytes, file: IO[bytes]) -> None:
-    file.write(content)
-
-
-def rendered(figure: Any, suffix: str) -> bytes:
-    """A picture file of a figure; the same figure is the same file."""
-    import matplotlib
-
-    kind = suffix[1:]
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    content = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "figures"}):
-        figure.savefig(content, format=kind, dpi=150, metadata=undated.get(kind))
-    return content.getvalue()

@@ -10,7 +10,6 @@ utilities/integer_network.py reads the folder with NumPy alone.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,20 @@ import numpy as np
 
 import datasets
 import terminal
-from errors import DataError, FileError, MissingPackage, ProgramError, Stopped
+from errors import DataError, FileError, Stopped
 from files import Arrays
 from records import networks
 from records.networks import SavedNetwork
 from tasks import TASKS
 from utilities import integer_folder, integer_network
+from utilities.evaluation_report import words
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = terminal.Parser("python -m utilities.export", __doc__)
     parser.add_argument(
-        "network", type=terminal.folder, metavar="RUN|FILE.npz", help="run folder, or its network"
+        "network", type=terminal.path, metavar="RUN|FILE.npz", help="run folder, or its network"
     )
     parser.add_argument(
         "-o",
@@ -76,7 +76,7 @@ def test_images(saved: SavedNetwork, a: argparse.Namespace) -> Arrays:
     if not a.vectors:
         return {}
     sample = a.sample or saved.sample
-    folder = terminal.data_folder(a.data, sample)
+    folder = terminal.existing_data_folder(a.data, sample)
     data = datasets.load(TASKS[saved.settings.task].data_set, folder, sample)
     if data.identity != saved.data:
         raise DataError(f"{saved.path} was trained on other data than that in {folder}")
@@ -146,11 +146,9 @@ def export(a: argparse.Namespace, stopping: terminal.Signals) -> SavedNetwork:
         saved = read(networks.file_of(a.network, a.which))
         integer_folder.check_target(a.out)
         vectors = test_images(saved, a)
-    try:
+    with terminal.importing(xla=True):
         from utilities.integer_form import contents
         from xla.device import select_device
-    except ImportError as error:
-        raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None
     select_device("cpu")  # its sums are float32, whatever the format
     network = built(saved)
     settings = saved.settings
@@ -171,7 +169,7 @@ def report(saved: SavedNetwork, folder: Path) -> None:
     bits = " or ".join(str(n) for n in sorted({said["word_bits"] for said in tensors}))
     packed = (folder / integer_folder.PACKED).stat().st_size
     whole = saved.path.stat().st_size
-    print(f"{' '.join(saved.settings.words())}, epoch {saved.epoch}: {count:,} weights and biases")
+    print(f"{words(saved)}: {count:,} weights and biases")
     print(f"float32 ({saved.path.name}): {whole:,} bytes")
     print(f"{bits} bits ({integer_folder.PACKED}): {packed:,} bytes, {100 * packed / whole:.1f} %")
     if exported.layers and exported.vectors:
@@ -181,26 +179,21 @@ def report(saved: SavedNetwork, folder: Path) -> None:
     print(f"written to {folder}")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@terminal.program("export")
+def main(arguments: list[str]) -> int:
     a = parse(arguments)
-    stopping = terminal.Signals()
     done = "nothing was written"
-    try:
-        saved = export(a, stopping)
-        done = f"{a.out} is written"
-        with stopping.at_once():
-            report(saved, a.out)
-        return 0
-    except ProgramError as error:
-        message, status = str(error), error.status
-    except OSError as error:
-        what = error.strerror or str(error)
-        message, status = what + (f": {error.filename}" if error.filename else ""), 2
-    except Stopped:
-        message, status = f"interrupted; {done}", 128 + (stopping.received or 0)
-    terminal.say("export", message)
-    return status
+    with terminal.Signals() as stopping:
+        try:
+            saved = export(a, stopping)
+            done = f"{a.out} is written"
+            with stopping.at_once():
+                report(saved, a.out)
+            return 0
+        except Stopped:
+            terminal.say("export", f"interrupted; {done}")
+            return 128 + (stopping.received or 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

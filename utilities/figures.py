@@ -9,11 +9,10 @@ RUNS are run folders, or folders that hold them; the paper's figures are drawn a
 there are runs for them. FILE ends in .png, .svg or .pdf.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
-from errors import ProgramError, RunError
+import terminal
+from errors import RunError
 from terminal import Parser
 from utilities.paper_figures import draw
 from utilities.pictures import curves, filters, ranges
@@ -26,14 +25,6 @@ KINDS = {
 }
 
 
-def picture(text: str) -> Path:
-    """An argument type: the path of a picture."""
-    path = Path(text)
-    if path.suffix not in SUFFIXES:
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in {', '.join(SUFFIXES)}")
-    return path
-
-
 def parser_of(kind: str | None) -> Parser:
     """The command line for a kind of picture, or for the paper's figures."""
     parser = Parser(
@@ -42,7 +33,7 @@ def parser_of(kind: str | None) -> Parser:
     )
     parser.add_argument(
         "runs",
-        type=Path,
+        type=terminal.folder,
         nargs=1 if kind in ("ranges", "filters") else "+",
         metavar="RUN" if kind else "RUNS",
         help="run folder" if kind else "run folders, or folders that hold them",
@@ -50,11 +41,20 @@ def parser_of(kind: str | None) -> Parser:
     if kind:
         file = f"{kind}.png"
         parser.add_argument(
-            "-o", "--out", type=picture, default=Path(file), help=f"picture to write ({file})"
+            "-o",
+            "--out",
+            type=terminal.file(*SUFFIXES),
+            default=Path(file),
+            help=f"picture to write ({file})",
         )
         return parser
     parser.add_argument(
-        "-o", "--out", type=Path, default=Path("figures"), metavar="DIR", help="where (figures)"
+        "-o",
+        "--out",
+        type=terminal.folder,
+        default=Path("figures"),
+        metavar="DIR",
+        help="where (figures)",
     )
     parser.add_argument(
         "--sample",
@@ -64,29 +64,27 @@ def parser_of(kind: str | None) -> Parser:
     return parser
 
 
-def main(arguments: list[str] | None = None) -> int:
-    words = sys.argv[1:] if arguments is None else arguments
+@terminal.program("figures")
+def main(arguments: list[str]) -> int:
+    words = arguments
     kind = words[0] if words and words[0] in KINDS else None
     parser = parser_of(kind)
     a = parser.parse_args(words[1:] if kind else words)
     paths = [a.out]
     remarks: list[str] = []
-    try:
-        if kind == "curves":
-            curves(a.runs, a.out)
-        elif kind == "ranges":
-            ranges(a.runs[0], a.out)
-        elif kind == "filters":
-            filters(a.runs[0], a.out)
-        else:
-            paths, remarks = draw(a.runs, a.out, a.sample)
-        if not paths:
-            raise RunError("nothing to draw: " + "; ".join(remarks))
-    except (ProgramError, OSError) as error:
-        parser.error(error)
+    if kind == "curves":
+        curves(a.runs, a.out)
+    elif kind == "ranges":
+        ranges(a.runs[0], a.out)
+    elif kind == "filters":
+        filters(a.runs[0], a.out)
+    else:
+        paths, remarks = draw(a.runs, a.out, a.sample)
+    if not paths:
+        raise RunError("nothing to draw: " + "; ".join(remarks))
     print("\n".join([*map(str, paths), *remarks]))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

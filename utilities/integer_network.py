@@ -231,4 +231,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from ending import program, run  # here, and not where the file was copied to
+
+    run(program("integer_network")(main))

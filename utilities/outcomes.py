@@ -1,26 +1,34 @@
 """Runs that are to be shown, read from their folders."""
 
+import hashlib
+import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from datasets import cifar10, mnist, svhn
 from errors import RunError
 from records.folder import RunFolder
 from records.metrics import Record
 from settings import Settings
+from tasks import TASKS
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run: its settings, the epochs it is to have, and its records (at least one)."""
+    """A run: its settings, the epochs it is to have, and its records (at least one).
+
+    `data` is what it was trained on, "" for the official data.
+    """
 
     folder: Path
     settings: Settings
     epochs: int
     records: list[Record]
     config: dict[str, Any]
+    data: str = ""
 
     @property
     def last(self) -> Record:
@@ -34,6 +42,12 @@ class Outcome:
     def error(self) -> float:
         """Test error at the lowest validation error, %."""
         return self.last["best_test_error"]
+
+    @property
+    def ranges_stood_still(self) -> bool:
+        """Whether ranges that should follow the overflow rates never have: too short epochs."""
+        ranges = [record["ranges"] for record in self.records if "ranges" in record]
+        return len(ranges) > 1 and all(one == ranges[0] for one in ranges)
 
     @property
     def hours(self) -> float:
@@ -75,8 +89,44 @@ def collect(folders: Iterable[Path | str], sample: bool = False) -> tuple[list[O
             try:
                 outcomes.append(read(path.parent, sample))
             except RunError as error:
-                remarks.append(str(error))
-    return outcomes, remarks
+                remarks.append(fact(error))
+    return told_apart(outcomes), remarks
+
+
+def fact(error: RunError) -> str:
+    """What is wrong with a run folder, without the advice to somebody who wants to train in it."""
+    what, _, advice = str(error).rpartition("; ")
+    return what if "--out" in advice else str(error)
+
+
+def data_name(config: Mapping[str, Any]) -> str:
+    """What a run was trained on, by its config.json; "" for the official data."""
+    if config.get("sample"):
+        return "generated sample"
+    sums: dict[str, str] = {}
+    for data_set in (mnist, cifar10, svhn):
+        sums |= data_set.OFFICIAL.sums
+    others = [name for name, md5 in config["data"].items() if md5 != sums.get(name, md5)]
+    return "own data" if others else ""
+
+
+def told_apart(outcomes: list[Outcome]) -> list[Outcome]:
+    """Those of different data of one name with the first digits of a sum behind it."""
+    kinds: dict[tuple[str, str], set[str]] = {}
+    sums = [_sum(outcome.config["data"]) for outcome in outcomes]
+    keys = [(TASKS[o.settings.task].data_set, o.data) for o in outcomes]
+    for key, known in zip(keys, sums, strict=True):
+        kinds.setdefault(key, set()).add(known)
+    return [
+        outcome
+        if len(kinds[key]) == 1
+        else replace(outcome, data=f"{outcome.data or 'data'} {known}")
+        for outcome, key, known in zip(outcomes, keys, sums, strict=True)
+    ]
+
+
+def _sum(identity: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(identity.items())).encode()).hexdigest()[:8]
 
 
 def read(folder: Path, sample: bool) -> Outcome:
@@ -90,7 +140,8 @@ def read(folder: Path, sample: bool) -> Outcome:
     if bool(config.get("sample")) != sample:
         trained_on = "real data" if sample else "the generated sample"
         raise RunError(f"{folder} was trained on {trained_on}, left out")
-    return Outcome(folder, Settings(**config["settings"]), config["epochs"], records, config)
+    settings = Settings(**config["settings"])
+    return Outcome(folder, settings, config["epochs"], records, config, data_name(config))
 
 
 def by_settings(outcomes: Iterable[Outcome]) -> dict[Settings, list[Outcome]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from settings import NUMBERS, Settings
+from tasks import TASKS
 from utilities.outcomes import Outcome, by_settings, collect, mean_and_deviation
 from utilities.pictures import STYLES, label_decades, pyplot, save
 
@@ -129,7 +130,13 @@ def draw(
     ]
     paths = []
     for name in names:
-        lines, without = lines_of(FIGURES[name], outcomes)
+        figure = FIGURES[name]
+        data = {o.data for o in outcomes if o.complete and figure.takes(o.settings)}
+        if len(data) > 1:
+            remarks.append(f"{name}: its runs are on different data; draw those of each apart")
+            continue
+        shown = [o for o in outcomes if o.data in data]
+        lines, without = lines_of(figure, shown)
         remarks += [f"{name}: no FLP run of {task}, as long, to compare with" for task in without]
         if not lines:
             remarks.append(
@@ -137,12 +144,26 @@ def draw(
             )
             continue
         files = [out / f"{name}{suffix}" for suffix in (".png", ".svg")]
-        draw_one(FIGURES[name], lines, files)
+        draw_one(figure, lines, files, title(figure, shown))
         paths += files
     return paths, remarks
 
 
-def draw_one(figure: Figure, lines: Lines, files: list[Path]) -> None:
+def title(figure: Figure, outcomes: Iterable[Outcome]) -> str:
+    """In what the runs of a figure are not those of the paper; "" if in nothing."""
+    runs = [o for o in outcomes if o.complete and figure.takes(o.settings)]
+    parts = [f"{data}, not the paper's data" for data in sorted({o.data for o in runs} - {""})]
+    for task, epochs in sorted({(o.settings.task, o.epochs) for o in runs}):
+        if epochs != TASKS[task].epochs:
+            name = task.replace("_", " ")
+            parts.append(f"{name}: {epochs} epochs instead of {TASKS[task].epochs}")
+    if still := sum(o.ranges_stood_still for o in runs):
+        following = sum(o.settings.format == "DFXP" for o in runs)
+        parts.append(f"too short epochs: ranges never moved in {still} of {following} DFXP runs")
+    return "\n".join(parts)
+
+
+def draw_one(figure: Figure, lines: Lines, files: list[Path], heading: str = "") -> None:
     """One figure, into several files."""
     plt = pyplot()
     canvas, axes = plt.subplots(figsize=(6.0, 4.0), layout="constrained")
@@ -173,6 +194,7 @@ def draw_one(figure: Figure, lines: Lines, files: list[Path]) -> None:
         axes.set_xscale("symlog", linthresh=scale * smallest)
     else:
         axes.xaxis.set_major_locator(plt.matplotlib.ticker.MaxNLocator(integer=True))
+    axes.set_title(heading, fontsize="small")
     axes.legend()
     save(plt, canvas, *files)
 

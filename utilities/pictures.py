@@ -1,17 +1,22 @@
 """Pictures of single runs: learning curves, ranges, filters."""
 
+import io
 import math
+import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from ending import importing
 from errors import RunError
-from files import load_npz
+from files import load_npz, write_atomically
 from records.folder import RunFolder
 from records.metrics import Record
 from settings import Settings
+from utilities.outcomes import data_name, fact
 
 # Colour, line and marker: distinct in grey as well as in colour.
 STYLES: list[tuple[str, Any, str]] = [
@@ -28,26 +33,51 @@ PICTURE_SIDE = 28  # of what a dense first layer sees
 
 def existing(folder: Path) -> RunFolder:
     """A run folder with a run in it; RunError if there is none."""
-    run = RunFolder(folder)
-    if not run.exists:
+    if not (folder / "config.json").exists():
         raise RunError(f"{folder} is not a run folder")
-    run.check_sums()
+    try:
+        run = RunFolder(folder)
+        run.check_sums()
+    except RunError as error:
+        raise RunError(fact(error)) from None
     return run
 
 
 def label(run: RunFolder) -> str:
-    """What tells a run from others."""
+    """What tells a run from others, and the paper's from those on other data."""
     config = run.config()
     words = Settings(**config["settings"]).words()
-    return " ".join([*words, *(["(sample)"] if config.get("sample") else [])])
+    data = data_name(config)
+    return " ".join([*words, *([f"({data})"] if data else [])])
+
+
+def labels(runs: Sequence[RunFolder]) -> list[str]:
+    """Of several runs: those that would be the same with their folders."""
+    own = [label(run) for run in runs]
+    return [
+        f"{text} in {run.folder}" if own.count(text) > 1 else text
+        for run, text in zip(runs, own, strict=True)
+    ]
+
+
+def load_matplotlib() -> Any:
+    """matplotlib, drawing into files, whatever a notebook has put into the environment.
+
+    MissingPackage if there is none.
+    """
+    os.environ["MPLBACKEND"] = "agg"
+    with importing():
+        import matplotlib
+
+        matplotlib.use("agg")
+    return matplotlib
 
 
 def pyplot() -> Any:
     """matplotlib.pyplot, set up so that the same picture is the same file."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
+    load_matplotlib()
+    with importing():
+        import matplotlib.pyplot as plt
 
     plt.rcParams |= {
         "axes.spines.top": False,
@@ -59,11 +89,27 @@ def pyplot() -> Any:
 
 
 def save(plt: Any, figure: Any, *paths: Path) -> None:
-    """Write a figure, and be done with it."""
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    """Write a figure, each file whole or not at all, and be done with it."""
+    contents = [rendered(figure, path.suffix) for path in paths]
     plt.close(figure)
+    for path, content in zip(paths, contents, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, partial(write_all, content))
+
+
+def write_all(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
+
+
+def rendered(figure: Any, suffix: str) -> bytes:
+    """A picture file of a figure; the same figure is the same file."""
+    matplotlib = load_matplotlib()
+    kind = suffix[1:]
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    content = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "figures"}):
+        figure.savefig(content, format=kind, dpi=150, metadata=undated.get(kind))
+    return content.getvalue()
 
 
 def label_decades(plt: Any, axis: Any) -> None:
@@ -80,12 +126,13 @@ def curves(folders: Sequence[Path], out: Path) -> None:
     """
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-    for i, folder in enumerate(folders):
-        run = existing(folder)
-        colour, line, _ = STYLES[i % len(STYLES)]
+    runs = [existing(folder) for folder in folders]
+    least = math.inf
+    for i, (run, name) in enumerate(zip(runs, labels(runs), strict=True)):
+        colour, line, marker = STYLES[i % len(STYLES)]
         records = run.records()
         if not records:
-            raise RunError(f"{folder} has no finished epoch to draw")
+            raise RunError(f"{run.folder} has no finished epoch to draw")
         epochs = [record["epoch"] for record in records]
         for what, width, alpha in (
             ("test", 1.5, 1),
@@ -93,19 +140,24 @@ def curves(folders: Sequence[Path], out: Path) -> None:
             ("training", 1, 0.4),
         ):
             errors = [record.get(f"{what}_error") for record in records]
-            if not any(error is not None for error in errors):
+            known = [error for error in errors if error is not None]
+            if not known:
                 continue
+            least = min(least, *known)
             axes.plot(
                 epochs,
                 [math.nan if error is None else error for error in errors],
                 color=colour,
                 linestyle=line,
-                label=f"{label(run)}, {what}",
+                marker=marker if len(known) == 1 else None,  # which no line would show
+                label=f"{name}, {what}",
                 linewidth=width,
                 alpha=alpha,
             )
-    axes.set(xlabel="epoch", ylabel="error (%)", yscale="log")
-    label_decades(plt, axes.yaxis)
+    axes.set(xlabel="epoch", ylabel="error (%)")
+    if least > 0:
+        axes.set_yscale("log")
+        label_decades(plt, axes.yaxis)
     axes.legend()
     save(plt, figure, out)
 
@@ -144,6 +196,7 @@ def ranges(folder: Path, out: Path) -> None:
         below.set(xlabel=f"epoch (means of {window})" if window > 1 else "epoch", yscale="log")
     axes[0, 0].set_ylabel("range (integer bits)")
     axes[1, 0].set_ylabel("overflow rate (%)")
+    figure.suptitle(label(run), fontsize="medium")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
     save(plt, figure, out)
 
@@ -171,6 +224,7 @@ def draw_signals(axes: Sequence[Any], epochs: np.ndarray, values: np.ndarray) ->
                 color=colour,
                 linestyle=line,
                 linewidth=1.6 if i % 2 else 0.8,
+                marker="." if len(epochs) == 1 else None,
                 label=signal,
             )
 
@@ -198,14 +252,19 @@ def tile(W: np.ndarray) -> np.ndarray:
 
 def filters(folder: Path, out: Path) -> None:
     """The first layer's filters at the best epoch, in colour if they see colours."""
-    path = existing(folder).best_path
+    run = existing(folder)
+    path = run.best_path
     W = load_npz(path).get("layer0/W")
     if W is None or not is_first_layer(W):
         raise RunError(f"{path} does not hold the filters of a first layer")
     picture = tile(W)
-    zoom = max(1, 800 // picture.shape[0])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    pyplot().imsave(out, np.kron(picture, np.ones((zoom, zoom, 1))))
+    plt = pyplot()
+    rows, columns, _ = picture.shape
+    figure, axes = plt.subplots(figsize=(5.6, 0.4 + 5.6 * rows / columns), layout="constrained")
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(label(run), fontsize="medium")
+    save(plt, figure, out)
 
 
 def is_first_layer(W: np.ndarray) -> bool:

@@ -10,17 +10,16 @@ add up float32 numbers in another order. A recorded run with range initialisatio
 event by event.
 """
 
-import sys
-from pathlib import Path
-
+import terminal
 from errors import FileError
-from terminal import Parser, say
+from terminal import Parser
 from utilities.trace import Report, Trace
 
 
-def main(arguments: list[str] | None = None) -> int:
+@terminal.program("replay_trace")
+def main(arguments: list[str]) -> int:
     parser = Parser("python -m utilities.replay_trace", __doc__)
-    parser.add_argument("trace", type=Path, help="a recorded trace, .npz")
+    parser.add_argument("trace", type=terminal.path, help="a recorded trace, .npz")
     parser.add_argument(
         "--resync", action="store_true", help="go on from the recorded entries after every batch"
     )
@@ -34,10 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         trace = Trace(a.trace)
     except (FileError, ValueError, KeyError) as error:
-        return refuse(f"{a.trace} is not a recorded trace ({error})")
-    from utilities.replay import replay
-    from utilities.replay_run import replay_run
-    from xla.device import select_device
+        raise FileError(f"{a.trace} is not a recorded trace ({error})") from None
+    with terminal.importing(xla=True):
+        from utilities.replay import replay
+        from utilities.replay_run import replay_run
+        from xla.device import select_device
 
     select_device(a.device)
     report = Report(a.quiet)
@@ -47,9 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             replay(trace, report, a.resync)
     except FileNotFoundError as error:
-        return refuse(f"{error.filename} is missing; it belongs beside the trace")
+        raise FileError(f"{error.filename} is missing; it belongs beside the trace") from None
     except (KeyError, ValueError, IndexError, TypeError, StopIteration) as error:
-        return refuse(f"{a.trace} is damaged ({type(error).__name__}: {error})")
+        raise FileError(f"{a.trace} is damaged ({type(error).__name__}: {error})") from None
     outcome = "everything within tolerance"
     if report.failures:
         outcome = f"{report.failures} comparisons out of tolerance"
@@ -57,11 +57,5 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if report.failures else 0
 
 
-def refuse(message: str) -> int:
-    """One line, and the exit status."""
-    say("replay_trace", message)
-    return 2
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

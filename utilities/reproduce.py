@@ -15,19 +15,18 @@ will cost is said before it starts. The same command again goes on with what is 
 """
 
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from errors import ProgramError
+import terminal
 from settings import FORMAT_ARGUMENTS, SEED, Settings
 from tasks import TASKS
 from terminal import Parser
 from utilities import paper_figures
 from utilities.outcomes import collect
-from utilities.results_table import aligned, table
+from utilities.results_table import aligned, remarks, table
 from utilities.sweep_jobs import Job, Options, plan
-from utilities.sweep_program import add_options, execute
+from utilities.sweep_program import GOES_ON, add_options, execute
 
 SMALL_EPOCHS = {"PI_MNIST": 20, "MNIST": 3, "CIFAR10": 3, "SVHN": 1}
 SMALL_SHARE = 40  # where that says nothing: one of so many epochs
@@ -48,6 +47,7 @@ MOST_BITS = 31
 BENCHMARK = Path(__file__).resolve().parent.parent / "results" / "benchmark.json"
 # Of a data set: examples that are trained on, and those tested after each epoch.
 EXAMPLES = {"mnist": (50_000, 20_000), "cifar10": (45_000, 15_000), "svhn": (598_388, 32_032)}
+SAMPLE_EXAMPLES = {"mnist": (2_000, 1_000), "cifar10": (900, 300), "svhn": (1_050, 350)}
 SAME_NETWORK = {"SVHN": "CIFAR10"}  # task -> the one whose times the benchmark has
 
 Numbers = dict[str, int | float]
@@ -103,8 +103,9 @@ def small_epochs(task: str) -> int:
     return SMALL_EPOCHS.get(task) or max(1, TASKS[task].epochs // SMALL_SHARE)
 
 
-def cost(runs: list[Settings]) -> tuple[float, list[str]]:
+def cost(runs: list[Settings], sample: bool = False) -> tuple[float, list[str]]:
     """Hours that runs take as results/benchmark.json has it; and what it lacks."""
+    examples = SAMPLE_EXAMPLES if sample else EXAMPLES
     report = json.loads(BENCHMARK.read_text())
     rows = {(r["task"], name): row for r in report["results"] for name, row in r["formats"].items()}
     hours = 0.0
@@ -112,10 +113,10 @@ def cost(runs: list[Settings]) -> tuple[float, list[str]]:
     for settings in runs:
         task = TASKS[settings.task]
         row = rows.get((SAME_NETWORK.get(settings.task, settings.task), settings.format))
-        if row is None or task.data_set not in EXAMPLES:
+        if row is None or task.data_set not in examples:
             unknown.add(f"{settings.task} {settings.format}")
             continue
-        trained, tested = EXAMPLES[task.data_set]
+        trained, tested = examples[task.data_set]
         batches = trained // task.batch_size * (settings.last_epoch + settings.init_epochs)
         images = tested * (settings.last_epoch + 1)
         hours += batches * row["ms_per_batch"]["median"] / 3.6e6
@@ -123,7 +124,19 @@ def cost(runs: list[Settings]) -> tuple[float, list[str]]:
     return hours, sorted(unknown)
 
 
-def announce(item: str, small: bool, jobs: list[Job]) -> None:
+def frequency_remarks(runs: list[Settings], sample: bool) -> list[str]:
+    """Which ranges will never move; training says it of the data that are there."""
+    examples = SAMPLE_EXAMPLES if sample else EXAMPLES
+    batches = {
+        name: examples[task.data_set][0] // task.batch_size
+        for name, task in TASKS.items()
+        if task.data_set in examples
+    }
+    remarks = [own.frequency_remark(batches[own.task]) for own in runs if own.task in batches]
+    return list(dict.fromkeys(filter(None, remarks)))
+
+
+def announce(item: str, small: bool, jobs: list[Job], sample: bool = False) -> None:
     """What is going to be done, and what it will cost."""
     runs = [job.settings for job in jobs]
     finished = sum(job.status == "finished" for job in jobs)
@@ -136,8 +149,10 @@ def announce(item: str, small: bool, jobs: list[Job]) -> None:
             f"small scale: {', '.join(epochs)}{fewer}; the networks and formats are the published "
             "ones"
         )
-    hours, unknown = cost(runs)
-    time = f"{hours:.0f} hours" if hours > 3 else f"{60 * hours:.0f} minutes"
+    if sample:
+        print("on the generated sample: its errors say nothing about the paper's")
+    hours, unknown = cost(runs, sample)
+    time = f"{hours:.0f} hours" if hours > 3 else f"{max(1, round(60 * hours))} minutes"
     but = f", but for {', '.join(unknown)}, which it does not have" if unknown else ""
     print(
         f"all of them take about {time} on two CPU cores (results/benchmark.json){but}", flush=True
@@ -148,14 +163,17 @@ def show(item: str, jobs: list[Job], out: Path, sample: bool) -> None:
     """Print the table, or draw the figure, that has been trained."""
     folders = [job.run.folder for job in jobs if job.record]
     if item == "table":
-        rows, _ = table(collect(folders, sample)[0])
+        outcomes, _ = collect(folders, sample)
+        rows, _ = table(outcomes)
         print(aligned(rows), end="")
+        print("".join(f"{line}\n" for line in remarks(outcomes)), end="")
     else:
-        paths, remarks = paper_figures.draw(folders, out, sample, [item])
-        print("\n".join([*map(str, paths), *remarks]))
+        paths, others = paper_figures.draw(folders, out, sample, [item])
+        print("\n".join([*map(str, paths), *others]))
 
 
-def main(arguments: list[str] | None = None) -> int:
+@terminal.program("reproduce", kept=GOES_ON)
+def main(arguments: list[str]) -> int:
     parser = Parser("python -m utilities.reproduce", __doc__)
     items = ("table", *paper_figures.FIGURES)
     parser.add_argument("item", choices=items, help="what to reproduce")
@@ -173,12 +191,11 @@ def main(arguments: list[str] | None = None) -> int:
     small = a.scale == "small"
     settings = wanted(a.item, a.task, small, a.seeds)
     options = Options(a.out, a.data, a.sample)
-    try:
-        jobs = plan(settings, options)
-        announce(a.item, small, jobs)
-    except (ProgramError, OSError) as error:
-        parser.error(error)
+    jobs = plan(settings, options)
+    announce(a.item, small, jobs, a.sample)
     if a.dry_run:
+        for remark in frequency_remarks(settings, a.sample):
+            print(remark)
         for job in jobs:
             print(f"{job.status:<9} python {' '.join(options.command(job.settings))}")
         return 0
@@ -189,4 +206,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

@@ -7,42 +7,48 @@ lowest validation error, means and standard deviations over the seeds there are.
 missing, or was stopped early, is said.
 """
 
-import sys
 from pathlib import Path
 
-from errors import ProgramError, RunError
+import terminal
+from errors import RunError
 from files import write_atomically
-from terminal import Parser
+from utilities import results_table
 from utilities.outcomes import collect
 from utilities.results_table import aligned, as_csv, markdown, table
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = Parser("python -m utilities.results", __doc__)
+@terminal.program("results")
+def main(arguments: list[str]) -> int:
+    parser = terminal.Parser("python -m utilities.results", __doc__)
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUNS", help="run folders, or folders that hold them"
+        "runs",
+        type=terminal.folder,
+        nargs="+",
+        metavar="RUNS",
+        help="run folders, or folders that hold them",
     )
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write the table as Markdown, too"
+        "--markdown", type=terminal.path, metavar="FILE", help="write the table as Markdown, too"
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV, too")
+    parser.add_argument(
+        "--csv", type=terminal.path, metavar="FILE", help="write the table as CSV, too"
+    )
     parser.add_argument(
         "--sample",
         action="store_true",
         help="runs on the generated sample, instead of those on real data",
     )
     a = parser.parse_args(arguments)
-    try:
-        outcomes, remarks = collect(a.runs, a.sample)
-        if not outcomes:
-            raise RunError("no run to show: " + "; ".join(remarks))
-        rows, missing = table(outcomes)
-        for path, text in ((a.markdown, markdown(rows)), (a.csv, as_csv(rows))):
-            if path:
-                write(path, text)
-    except (ProgramError, OSError) as error:
-        parser.error(error)
+    outcomes, remarks = collect(a.runs, a.sample)
+    if not outcomes:
+        raise RunError("no run to show: " + "; ".join(remarks))
+    rows, missing = table(outcomes)
+    for path, text in ((a.markdown, markdown(rows)), (a.csv, as_csv(rows))):
+        if path:
+            write(path, text)
     print(aligned(rows), end="")
+    for line in results_table.remarks(outcomes):
+        print(line)
     for remark in remarks:
         print(f"left out: {remark}")
     for line in missing:
@@ -56,4 +62,4 @@ def write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

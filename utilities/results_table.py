@@ -69,28 +69,51 @@ def order(settings: Settings) -> tuple:
 
 
 def table(outcomes: list[Outcome]) -> tuple[list[Row], list[str]]:
-    """Rows, the paper's settings first; and the commands of those that are missing."""
-    groups = by_settings(outcomes)
+    """Rows, the paper's settings first; and the commands of those that are missing.
+
+    Runs on different data have rows of their own, and the paper's errors only those on the
+    official data.
+    """
+    rows: list[Row] = []
     papers = published()
-    others = sorted((s for s in groups if s not in papers), key=order)
-    rows = []
-    for settings in [*papers, *others]:
-        group = groups.get(settings, [])
-        complete = [outcome for outcome in group if outcome.complete]
-        if complete:
-            rows.append(row_of(complete, papers.get(settings)))
-        rows += [row_of([o], papers.get(settings)) for o in group if not o.complete]
-    return rows, [command(settings) for settings in papers if settings not in groups]
+    for data in sorted({outcome.data for outcome in outcomes}):
+        groups = by_settings(outcome for outcome in outcomes if outcome.data == data)
+        others = sorted((s for s in groups if s not in papers), key=order)
+        for settings in [*papers, *others]:
+            paper = None if data else papers.get(settings)
+            group = groups.get(settings, [])
+            complete = [outcome for outcome in group if outcome.complete]
+            if complete:
+                rows.append(row_of(complete, paper))
+            rows += [row_of([o], paper) for o in group if not o.complete]
+    official = by_settings(outcome for outcome in outcomes if not outcome.data)
+    missing = [command(settings) for settings in papers if settings not in official]
+    return rows, missing if official else []
+
+
+def remarks(outcomes: list[Outcome]) -> list[str]:
+    """What a reader of the table must know to compare its rows."""
+    lines = [
+        f"paper: left empty beside runs on the {data}, whose errors say nothing about the paper's"
+        for data in sorted({outcome.data for outcome in outcomes} - {""})
+    ]
+    still = sum(outcome.ranges_stood_still for outcome in outcomes)
+    if still:
+        lines.append(f"ranges: in {still} runs in DFXP they never moved, the epochs are too short")
+    return lines
 
 
 def row_of(outcomes: list[Outcome], paper: float | None) -> Row:
     """The row of complete runs that differ by their seeds, or of one stopped early."""
     first = outcomes[0]
     mean, deviation = mean_and_deviation([outcome.error for outcome in outcomes])
-    stopped = f"stopped after {first.last['epoch']} of {first.epochs}"
+    epochs = str(first.epochs) if first.complete else f"{first.last['epoch']} of {first.epochs}"
+    whole = TASKS[first.settings.task].epochs
+    reduced = f" (published: {whole})" if first.epochs != whole else ""
+    own = {"": "", "generated sample": " --sample"}.get(first.data, f" ({first.data})")
     return Row(
-        command=command(first.settings),
-        epochs=str(first.epochs) if first.complete else stopped,
+        command=command(first.settings) + own,
+        epochs=("" if first.complete else "stopped after ") + epochs + reduced,
         error=mean,
         deviation=deviation if len(outcomes) > 1 else None,
         paper=paper,

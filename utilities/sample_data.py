@@ -16,32 +16,28 @@ that a program works, nothing about the published results. (docs/published_progr
 "Data")
 """
 
-import sys
-from pathlib import Path
-
+import terminal
 from datasets.sample import ensure_sample
-from errors import DataError
 from terminal import Parser
 
 
-def main(arguments: list[str] | None = None) -> int:
+@terminal.program("sample_data")
+def main(arguments: list[str]) -> int:
     parser = Parser("python -m utilities.sample_data", __doc__)
     parser.add_argument(
-        "dir", metavar="DIR", type=Path, help="the data folder to make or to complete"
+        "dir",
+        metavar="DIR",
+        type=terminal.folder,
+        help="the data folder to make or to complete",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="another seed draws other digits (default 0)"
     )
     options = parser.parse_args(arguments)
-    try:
-        ensure_sample(options.dir, seed=options.seed)
-    except OSError as error:
-        parser.error(f"cannot write {options.dir} ({error.strerror or error}): give another folder")
-    except DataError as error:
-        parser.error(error)
+    ensure_sample(options.dir, seed=options.seed)
     print(f"the generated sample of mnist, cifar10 and SVHN is in {options.dir}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

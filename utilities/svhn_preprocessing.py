@@ -12,12 +12,10 @@ keeps the files that are finished; the outcome is the same, byte for byte.
 """
 
 import os
-import sys
-from pathlib import Path
 
+import terminal
 from datasets import make_sample, svhn
-from errors import DataError
-from terminal import Parser, add_data_options, data_folder, folder
+from terminal import Parser, add_data_options, data_folder, expanded
 
 
 def make_parser() -> Parser:
@@ -25,7 +23,7 @@ def make_parser() -> Parser:
     add_data_options(parser)
     parser.add_argument(
         "--local",
-        type=folder,
+        type=terminal.folder,
         metavar="LOCAL",
         help="where the HDF5 files go (default: $SVHN_LOCAL_PATH; with --sample: SVHN/ in the data "
         "folder, where main.py --sample looks)",
@@ -40,7 +38,8 @@ def make_parser() -> Parser:
     return parser
 
 
-def main(arguments: list[str] | None = None) -> int:
+@terminal.program("svhn_preprocessing", kept="the same command goes on with the unfinished files")
+def main(arguments: list[str]) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
     data = data_folder(options.data, options.sample)
@@ -52,24 +51,16 @@ def main(arguments: list[str] | None = None) -> int:
             "SVHN_LOCAL_PATH is not set and --local not given: say where the HDF5 files, 8 GB, are "
             "to go"
         )
-    try:
-        if options.sample:
-            make_sample("svhn", data)
-        svhn.preprocess(
-            svhn.OFFICIAL.under(data, options.sample),
-            Path(local),
-            options.lcn_channels,
-            say=lambda line: print(line, flush=True),
-        )
-    except DataError as error:
-        parser.error(error)
-    except KeyboardInterrupt:
-        parser.exit(
-            130,
-            f"{parser.name}: interrupted; the same command goes on with the unfinished files\n",
-        )
+    if options.sample:
+        make_sample("svhn", data)
+    svhn.preprocess(
+        svhn.OFFICIAL.under(data, options.sample),
+        expanded(str(local)),
+        options.lcn_channels,
+        say=lambda line: print(line, flush=True),
+    )
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

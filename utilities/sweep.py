@@ -11,12 +11,11 @@ compiled program, on a GPU several at a time (--together).
 
 import itertools
 import re
-import sys
 
 import terminal
 from errors import SettingsError
 from settings import EPOCHS, FORMAT_ARGUMENTS, NUMBERS, SEED, STREAMS, Settings, known
-from utilities.sweep_program import add_options, execute
+from utilities.sweep_program import GOES_ON, add_options, execute
 
 MOST_RUNS = 100_000
 
@@ -57,7 +56,8 @@ def product(words: list[str], seeds: int = 1, **options: object) -> list[Setting
     return list(dict.fromkeys(settings))
 
 
-def main(arguments: list[str] | None = None) -> int:
+@terminal.program("sweep", kept=GOES_ON)
+def main(arguments: list[str]) -> int:
     parser = terminal.Parser("python -m utilities.sweep", __doc__)
     parser.add_argument(
         "words",
@@ -71,9 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--streams", choices=STREAMS, default=STREAMS[0], help="as in main.py")
     add_options(parser)
-    words = sys.argv[1:] if arguments is None else arguments
     # "-5:5" would be taken for an option; a word with a blank is not.
-    a = parser.parse_intermixed_args([f" {w}" if re.match(r"-\d", w) else w for w in words])
+    a = parser.parse_intermixed_args([f" {w}" if re.match(r"-\d", w) else w for w in arguments])
     if not 2 <= len(a.words) <= 2 + len(NUMBERS):
         parser.error(
             f"TASK, FORMAT and at most {len(NUMBERS)} words more are needed, "
@@ -83,9 +82,12 @@ def main(arguments: list[str] | None = None) -> int:
         settings = product(a.words, a.seeds, epochs=a.epochs, streams=a.streams)
     except SettingsError as error:
         parser.error(error)
+    formats = {own.format: FORMAT_ARGUMENTS[own.format].needs for own in settings}
+    if ignored := a.words[2 + max(formats.values()) :]:
+        terminal.say("sweep", f"{', '.join(formats)}: {' '.join(ignored)} is ignored")
     status, _ = execute("sweep", settings, a, a.stop_after)
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

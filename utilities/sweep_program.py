@@ -2,18 +2,17 @@
 
 import argparse
 import contextlib
-import os
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import terminal
-from errors import ProgramError
+from ending import failure
 from settings import SEED, Settings
 from utilities.sweep_jobs import Job, Options, plan
 from utilities.sweep_table import Table
 from utilities.sweeping import GPU_TOGETHER, Sweep
+
+GOES_ON = "the same command goes on"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -92,12 +91,17 @@ def execute(
     options = Options(
         a.out, a.data, a.sample, stop_after, a.device, a.deterministic, a.accept_changed_code
     )
-    jobs: list[Job] = []
+    jobs = plan(settings, options)
+    sweep = Sweep(jobs, options, a.together, Table(jobs, sys.stdout))
+
+    def end(number: int) -> None:
+        sweep.ending = number
+        sweep.listener.say(f"{name}: ending after the segments in flight")
+
     try:
-        jobs = plan(settings, options)
         remark_on_code(name, jobs)
-        sweep = Sweep(jobs, options, a.together, Table(jobs, sys.stdout))
-        with ended_by_signals(name, sweep):
+        with terminal.Signals(end) as signals:
+            sweep.at_once = signals.at_once
             if a.ray is None:
                 sweep.train()
             else:
@@ -105,19 +109,15 @@ def execute(
 
                 train_on_ray(sweep, a.ray, a.cpus, a.gpus)
         sweep.write_summary()
-    except ProgramError as error:
-        terminal.say(name, error)
-        return error.status, jobs
-    except OSError as error:
-        terminal.say(name, f"{error}; the same command goes on")
-        return 1, jobs
-    except KeyboardInterrupt:  # before anything was trained
-        terminal.say(name, "interrupted; the same command goes on")
-        return 128 + signal.SIGINT, jobs
+    except (OSError, MemoryError) as error:
+        what, status = failure(error) or ("", 1)
+        advice = "give another folder with --out" if status == 2 else GOES_ON
+        terminal.say(name, f"{what}; {advice}")
+        return status, jobs
     done = sum(job.status == "finished" for job in jobs)
     sweep.listener.say(f"{done} of {len(jobs)} runs finished; {options.summary_path}")
     if sweep.ending:
-        terminal.say(name, "interrupted; the same command goes on")
+        terminal.say(name, f"interrupted; {GOES_ON}")
         return 128 + sweep.ending, jobs
     return (0 if done == len(jobs) else 1), jobs
 
@@ -135,25 +135,3 @@ def remark_on_code(name: str, jobs: list[Job]) -> None:
             f"the code has changed since {len(others)} of the finished runs were trained, among "
             f"them {first} ({words})",
         )
-
-
-@contextlib.contextmanager
-def ended_by_signals(name: str, sweep: Sweep) -> Iterator[None]:
-    """Within it SIGINT and SIGTERM end the sweep after the segments in flight.
-
-    A second one ends it at once.
-    """
-
-    def end(number: int, frame: object) -> None:
-        if sweep.ending:
-            os._exit(128 + number)
-        sweep.ending = number
-        sweep.listener.say(f"{name}: ending after the segments in flight")
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, end) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -1,7 +1,6 @@
 """What the user of a sweep sees."""
 
 import collections
-import contextlib
 import shutil
 import time
 from typing import TextIO
@@ -21,6 +20,7 @@ class Table(Listener):
         self._drawn = 0.0  # when
         self._unsaid: collections.deque[str] = collections.deque()
         self._busy = False
+        self._lost = False
 
     def changed(self, job: Job) -> None:
         if not self.live or job.status != "running":
@@ -44,19 +44,25 @@ class Table(Listener):
             self._print(self.rows())
 
     def _print(self, table: list[str] | None = None) -> None:
-        """What is unsaid, then the table, instead of the one that is there."""
+        """What is unsaid, then the table, instead of the one that is there.
+
+        When nothing can be printed any more, training goes on; what is left in the stream makes
+        the program say so at its end.
+        """
+        if self._lost:
+            return
         self._busy = True
         try:
-            # When nobody reads any more, training goes on.
-            with contextlib.suppress(BrokenPipeError):
-                if self._lines:
-                    print(f"\x1b[{self._lines}A\x1b[J", end="", file=self.out)
-                    self._lines = 0
-                while self._unsaid:
-                    print(self._unsaid.popleft(), file=self.out, flush=True)
-                if table is not None:
-                    self._lines = len(table)
-                    print("\n".join(table), file=self.out, flush=True)
+            if self._lines:
+                print(f"\x1b[{self._lines}A\x1b[J", end="", file=self.out)
+                self._lines = 0
+            while self._unsaid:
+                print(self._unsaid.popleft(), file=self.out, flush=True)
+            if table is not None:
+                self._lines = len(table)
+                print("\n".join(table), file=self.out, flush=True)
+        except OSError:
+            self._lost = True
         finally:
             self._busy = False
 

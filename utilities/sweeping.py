@@ -1,13 +1,18 @@
 """Trains the runs of a sweep, those that share a program several at a time."""
 
+import contextlib
 import itertools
 import traceback
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import datasets
 import terminal
-from errors import DataError, Diverged, ProgramError, RunError, RunInUse, Stopped
+from ending import check_address_space, failure, importing
+from errors import DataError, Diverged, RunError, RunInUse, Stopped
+from records import machine
 from records.watcher import Watcher
 from tasks import TASKS
 from utilities.sweep_jobs import ENDED, Job, Options, write_summary
@@ -60,6 +65,8 @@ class Sweep:
     ----------
     ending : int or None
         A signal that has come: nothing more is begun, what runs stops where it is.
+    at_once
+        A context in which a signal need not wait.
     """
 
     def __init__(
@@ -74,7 +81,9 @@ class Sweep:
         self.together = together
         self.listener = listener or Listener()
         self.ending: int | None = None
+        self.at_once: Callable[[], AbstractContextManager] = contextlib.nullcontext
         self._data: dict[str, datasets.Dataset] = {}  # by the name of the data set
+        self._warned: set[str] = set()
 
     def change(self, job: Job, status: str, why: str = "") -> None:
         """Note, and tell, what has become of a job."""
@@ -96,7 +105,8 @@ class Sweep:
         folder = terminal.data_folder(self.options.data, self.options.sample)
         for name in names:
             try:
-                self._data[name] = datasets.load(name, folder, self.options.sample)
+                with self.at_once():
+                    self._data[name] = datasets.load(name, folder, self.options.sample)
             except DataError as error:
                 errors[name] = error
         if errors and len(errors) == len(names):
@@ -105,10 +115,30 @@ class Sweep:
             if missing := errors.get(TASKS[job.settings.task].data_set):
                 self.change(job, "failed", str(missing))
         self.write_summary()
-        return [job for job in jobs if job.status not in ENDED]
+        left = [job for job in jobs if job.status not in ENDED]
+        self._warn_of_frequencies(left)
+        return left
+
+    def warn(self, text: str) -> None:
+        """Tell the user, once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self.listener.say(text)
+
+    def _warn_of_frequencies(self, jobs: list[Job]) -> None:
+        """Whose ranges will never move, before anything is trained."""
+        remarks: Counter[str] = Counter()
+        for job in jobs:
+            task = TASKS[job.settings.task]
+            batches = len(self._data[task.data_set].train) // task.batch_size
+            if remark := job.settings.frequency_remark(batches):
+                remarks[remark] += 1
+        for remark, count in remarks.items():
+            self.warn(f"{remark} ({count} of {len(self.jobs)} runs)")
 
     def train(self) -> None:
         """Train all that is not finished."""
+        check_address_space()
         groups: dict[tuple, list[Job]] = {}
         for job in self.unfinished():
             alike = job.settings.task, job.settings.format, job.settings.streams
@@ -118,8 +148,9 @@ class Sweep:
 
     def _train_group(self, jobs: list[Job]) -> None:
         """Jobs of one task, format and source of masks: they share what is compiled."""
-        from xla import device
-        from xla.program_cache import cache_programs
+        with importing(xla=True):
+            from xla import device
+            from xla.program_cache import cache_programs
 
         device.select_device(self.options.device, self.options.deterministic)
         cache_programs()
@@ -133,7 +164,8 @@ class Sweep:
 
     def _trainers(self, jobs: list[Job]) -> "Iterator[tuple[Job, Trainer]]":
         """A trainer of each job that can be trained, made when its turn comes."""
-        from trainer import Trainer
+        with importing():
+            from trainer import Trainer
 
         first = None
         for job in jobs:
@@ -163,19 +195,26 @@ class Sweep:
         from records import follow
         from xla.device import device_name
 
-        options = self.options
+        options, device, differing = self.options, device_name(), ""
+        if job.run.exists:
+            differing = machine.difference(job.run.config(), machine.environment(device))
         try:
             follow.begin(
                 job.run,
                 trainer,
                 options.command(job.settings),
-                device_name(),
+                device,
                 options.accept_changed_code,
                 sample=options.sample,
                 deterministic=options.deterministic,
             )
         except RunError as error:
             return self._refuse(job, error)
+        if differing:
+            self.warn(
+                "a run was started with other versions or on another device "
+                f"({differing}); its last bits may differ"
+            )
         return True
 
     def _refuse(self, job: Job, error: RunError) -> bool:
@@ -215,9 +254,8 @@ class Sweep:
             self.change(job, "interrupted")
         elif isinstance(event, Diverged):
             self.change(job, "diverged", str(event))
-        elif isinstance(event, (ProgramError, OSError, MemoryError)):
-            why = " ".join(str(event).split())[:300]
-            self.change(job, "failed", why or type(event).__name__)
+        elif said := failure(event):
+            self.change(job, "failed", said[0][:300])
         else:  # a mistake in the program
             traceback.print_exception(event)
             self.change(job, "failed", f"{type(event).__name__}: {event}")

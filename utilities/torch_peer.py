@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import ending
 from settings import Settings
 from tasks import TASKS
 from utilities.torch_parts import NETWORKS, SIGNALS, Store, fixed_point, overflow, qpytorch, weights
@@ -273,7 +274,8 @@ def fastest(task: str, number_format: str, variant: str) -> Peer:
     return min(peers)[-1]
 
 
-def main(arguments: list[str] | None = None) -> None:
+@ending.program("torch_peer")
+def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -291,7 +293,8 @@ def main(arguments: list[str] | None = None) -> None:
     for line in sys.stdin:
         peer.measure(1)
         print(json.dumps(peer.measure(int(line))), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    ending.run(main)

@@ -35,9 +35,9 @@ def select_device(name: str, deterministic: bool = False) -> jax.Device:
     try:
         return jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # JAX's own, where its CUDA plugin is missing
+        why = f" ({_one_line(error)})" if str(error) else ""
         raise DeviceMissing(
-            f"JAX finds no {name} ({_one_line(error)}); "
-            "install requirements-cuda.txt or use --device cpu"
+            f"JAX finds no {name}{why}; install requirements-cuda.txt or use --device cpu"
         ) from None
 
 
