@@ -126,3 +126,70 @@ def test_training_errors_are_drawn_where_they_are_known(tmp_path):
         out = tmp_path / f"{name}.svg"
         assert figures.main(["curves", str(tmp_path / name), "-o", str(out)]) == 0
         assert ("training" in out.read_text()) == known
+
+
+def test_what_a_figure_is_of_is_written_into_it(tmp_path, capsys):
+    """Epochs fewer than published, other data, ranges that have never moved."""
+    fake_run(tmp_path / "flp", 2.0, epochs=20, sample=True)
+    for bits in (8, 9):
+        own = DFXP | {"prop_bits": bits, "up_bits": 31}
+        fake_run(tmp_path / str(bits), 3.0, epochs=20, sample=True, **own)
+    metrics = tmp_path / "8" / "metrics.jsonl"
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    still = [record | {"ranges": records[0]["ranges"]} for record in records]
+    metrics.write_text("".join(json.dumps(record) + "\n" for record in still))
+    collected, _ = outcomes.collect([tmp_path], sample=True)
+    heading = paper_figures.title(paper_figures.FIGURES["fig2"], collected)
+    assert heading.splitlines() == [
+        "generated sample, not the paper's data",
+        "PI MNIST: 20 epochs instead of 800",
+        "too short epochs: ranges never moved in 1 of 2 DFXP runs",
+    ]
+    assert figures.main([str(tmp_path), "--sample", "-o", str(tmp_path / "out")]) == 0
+
+
+def test_runs_on_different_data_are_not_drawn_in_one_figure(tmp_path, capsys):
+    fake_run(tmp_path / "flp", 2.0)
+    for bits, data in ((8, {}), (9, {"train-images-idx3-ubyte": "another sum"})):
+        own = DFXP | {"prop_bits": bits, "up_bits": 31}
+        fake_run(tmp_path / str(bits), 3.0, config={"data": data}, **own)
+    assert figures.main([str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "fig2: its runs are on different data" in capsys.readouterr().err
+
+
+def test_labels_name_the_data_and_tell_runs_apart(tmp_path):
+    for name, sample in (("one", False), ("two", False), ("three", True)):
+        fake_run(tmp_path / name, 2.0, sample=sample)
+    runs = [pictures.existing(tmp_path / name) for name in ("one", "two", "three")]
+    assert pictures.labels(runs) == [
+        f"PI_MNIST FLP in {tmp_path / 'one'}",
+        f"PI_MNIST FLP in {tmp_path / 'two'}",
+        "PI_MNIST FLP (generated sample)",
+    ]
+
+
+def test_a_single_epoch_and_an_error_of_nought_are_seen(tmp_path, monkeypatch):
+    """A line of one point needs a marker, and no logarithm has a place for 0 %."""
+    fake_run(tmp_path / "begun", 2.0, epoch=0)
+    metrics = tmp_path / "begun" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
+    fake_run(tmp_path / "perfect", 0.0)
+    drawn = []
+    monkeypatch.setattr(pictures, "save", lambda plt, figure, out: drawn.append(figure))
+    for name in ("begun", "perfect"):
+        pictures.curves([tmp_path / name], tmp_path / "c.png")
+    begun, perfect = (figure.axes[0] for figure in drawn)
+    assert all(line.get_marker() == "o" for line in begun.lines) and begun.get_yscale() == "log"
+    assert perfect.get_yscale() == "linear"
+    for figure in drawn:
+        pictures.pyplot().close(figure)
+
+
+def test_a_damaged_run_is_no_reason_to_train_elsewhere(tmp_path, capsys):
+    """What RunFolder advises whoever wants to train in it does not help here."""
+    fake_run(tmp_path / "run", 2.0)
+    (tmp_path / "run" / "config.json").write_text("{}")
+    for words in (["curves", str(tmp_path / "run")], [str(tmp_path)]):
+        assert figures.main([*words, "-o", str(tmp_path / "x.png")]) == 2
+        err = capsys.readouterr().err
+        assert "config.json cannot be read" in err and "--out" not in err and "remove" not in err

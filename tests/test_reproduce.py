@@ -50,3 +50,28 @@ def test_reproduce_draws_what_it_trained(sample, tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert figures.main([str(tmp_path), "--sample", "-o", str(tmp_path / "again")]) == 2
     assert "no FLP run of PI_MNIST" in capsys.readouterr().err
+
+
+def test_ranges_that_cannot_move_are_mentioned_first_and_once(
+    sample, tmp_path, capsys, monkeypatch
+):
+    """An epoch of the sample has 20 batches, the published frequency is 100."""
+    monkeypatch.setitem(reproduce.SMALL_EPOCHS, "PI_MNIST", 1)
+    for widths in (reproduce.PROP_BITS, reproduce.UP_BITS):
+        for number_format in widths:
+            monkeypatch.setitem(widths, number_format, ((), (8, 9)))
+    words = ["fig2", "--scale", "small", "--sample", "--data", str(sample), "--out", str(tmp_path)]
+    warning = "with RANGE_UPDATE_FREQ 100 the ranges never move"
+    assert reproduce.main([*words, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count(warning) == 1
+    with small_pi_mnist():
+        assert reproduce.main(words) == 0
+    out = capsys.readouterr().out
+    assert out.count(warning) == 1 and out.index(warning) < out.index("running")
+    assert "(2 of 5 runs)" in out and "errors say nothing about the paper's" in out
+
+
+def test_the_cost_of_the_sample_is_that_of_the_sample():
+    runs = reproduce.wanted("fig2", small=True)
+    real, sample = (reproduce.cost(runs, sample)[0] for sample in (False, True))
+    assert 0 < sample < real / 20

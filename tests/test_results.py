@@ -5,7 +5,7 @@ import csv
 import pytest
 from fake_runs import DFXP, fake_run
 
-from utilities import results
+from utilities import outcomes, results, results_table
 
 
 def test_the_table(tmp_path, capsys):
@@ -74,3 +74,34 @@ def test_runs_on_the_sample_and_on_real_data_do_not_mix(tmp_path, capsys):
     for words in ([str(tmp_path / "sample")], [str(tmp_path / "real"), "--sample"]):
         assert results.main(words) == 2
         assert "no run to show" in capsys.readouterr().err
+
+
+def test_the_papers_errors_stand_beside_its_data_only(tmp_path, capsys):
+    fake_run(tmp_path / "sample", 80.0, epochs=20, sample=True)
+    own = {"data": {"t10k-images-idx3-ubyte": "another sum"}}
+    fake_run(tmp_path / "own", 10.0, config=own)
+    fake_run(tmp_path / "paper", 1.0)
+    assert results.main([str(tmp_path), "--sample"]) == 0
+    out = capsys.readouterr().out
+    assert "main.py PI_MNIST FLP --epochs 20 --sample" in out and "20 (published: 800)" in out
+    assert "paper: left empty beside runs on the generated sample" in out
+    assert "1.05" not in out and "missing: " not in out
+    assert results.main([str(tmp_path), "--csv", str(tmp_path / "t.csv")]) == 0
+    out = capsys.readouterr().out
+    assert "paper: left empty beside runs on the own data" in out
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    found = [(row["command"], row["error"], row["paper"], row["runs"]) for row in rows]
+    assert found == [
+        ("main.py PI_MNIST FLP", "1.0", "1.05", "1"),
+        ("main.py PI_MNIST FLP (own data)", "10.0", "", "1"),
+    ]
+
+
+def test_different_data_of_one_kind_are_told_apart(tmp_path):
+    for name, digits in (("one", "1"), ("two", "2")):
+        data = {"t10k-images-idx3-ubyte": digits}
+        fake_run(tmp_path / name, 10.0, sample=True, config={"data": data})
+    collected, _ = outcomes.collect([tmp_path], sample=True)
+    names = {outcome.data for outcome in collected}
+    assert len(names) == 2 and all(name.startswith("generated sample ") for name in names)
+    assert len(results_table.table(collected)[0]) == 2

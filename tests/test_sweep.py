@@ -248,6 +248,46 @@ def test_a_device_that_fails_ends_all_runs_that_share_it(line, tmp_path, capsys,
         run.unlock()
 
 
+def test_warnings_of_main_are_heard_in_a_sweep_once_each(line, tmp_path, capsys, monkeypatch):
+    words = ["PI_MNIST", "DFXP", "5", "9:10", "11", "100", "0.0001", "0", *line[8:]]
+    assert sweep.main([*words[:-1], "0", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("the ranges never move (2 of 2 runs)") == 1
+    monkeypatch.setattr("records.machine.processor", lambda: "another")
+    assert sweep.main([*words[:-1], "1", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("started with other versions or on another device (processor") == 1
+    assert sweep.main(["PI_MNIST", "FLP", "5", "9", *line[8:], "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == "sweep: FLP: 5 9 is ignored\n"
+
+
+class Unwritable:
+    def isatty(self):
+        return False
+
+    def flush(self):
+        raise OSError(28, "No space left on device")
+
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_sweep_goes_on_when_nothing_can_be_printed(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Unwritable())
+    assert sweep.main([*line, "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        "sweep: No space left on device (the output cannot be written)\n"
+    )
+    assert statuses(tmp_path) == ["finished"] * 3
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc")
+def test_runs_where_nothing_can_be_written(line, capsys):
+    assert sweep.main([*line, "--out", "/proc/self/runs"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "give another folder with --out" in err
+
+
 def sweeping(words):
     """A sweep in a process of its own, in which each look at the state takes a while."""
     code = CODE + (
