@@ -63,8 +63,8 @@ def check_address_space() -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESSES:
         raise TooLittleMemory(
-            f"the address space is limited to {limit / 2**30:.2f} GiB, {LEAST_ADDRESSES / 2**30:g} "
-            "at least are needed; raise the limit (ulimit -v)"
+            f"the address space is limited to {limit / 2**30:.2f} GiB, at least "
+            f"{LEAST_ADDRESSES / 2**30:g} GiB are needed; raise the limit (ulimit -v)"
         )
 
 
@@ -164,11 +164,9 @@ def real_name(error: OSError) -> str:
     """The file that an error is about, "" if none: not the temporary one that is to become it."""
     given = error.filename2 or error.filename
     name = os.fsdecode(given) if isinstance(given, (str, bytes, os.PathLike)) else ""
-    folder, file = os.path.split(name)
-    partial = re.fullmatch(r"\.(.+)\.partial", file)
-    if partial is None or os.path.isdir(name):
+    if os.path.isdir(name):
         return name
-    return os.path.join(folder, partial[1])
+    return re.sub(r"(^|/)\.([^/]+)\.partial(?=/|$)", r"\1\2", name)
 
 
 def program(name: str, kept: str = "") -> Callable[[Callable[[list[str]], int]], Main]:

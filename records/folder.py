@@ -99,7 +99,7 @@ class RunFolder:
         there = self.config()["settings"]
         here = json.loads(json.dumps(settings.as_json()))
         differences = [
-            f"{name} {there.get(name)} there, {here.get(name)} here"
+            f"{name} {_shown(there.get(name))} there, {_shown(here.get(name))} here"
             for name in sorted(there | here)
             if there.get(name) != here.get(name)
         ]
@@ -298,3 +298,8 @@ class RunFolder:
         if self.checkpoints.path.exists() or self.checkpoints.previous_path.exists():
             return "the last checkpoint is as it was, the same command resumes from it"
         return "nothing was kept yet, the same command starts again"
+
+
+def _shown(value: object) -> object:
+    """A setting for a message."""
+    return "not given" if value is None else value

@@ -328,7 +328,7 @@ def test_untrained_networks_are_a_run_too(sample, tmp_path, capsys):
     assert results[0] == results[1] and "trained 0 of 800 epochs" in results[0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_the_run_with_one_line(number, sample, tmp_path):
     victim = subprocess.Popen(
         [
@@ -474,6 +474,14 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(sample, tmp_path
     assert main.main(["PI_MNIST", "FXP", "5", "9", "19", *common]) == 2
     err = capsys.readouterr().err
     assert "prop_bits 19 there, 9 here" in err and err.count("\n") == 1
+
+
+def test_a_number_that_was_not_given_is_called_so(sample, tmp_path, capsys):
+    line = ["PI_MNIST", "FLP", "--data", str(sample), "--sample", "--out", str(tmp_path / "run")]
+    assert main.main([*line, "--stop-after", "0"]) == 0
+    assert "trained 0 of 800 epochs on the generated sample;" in capsys.readouterr().out
+    assert main.main([*line, "--epochs", "3"]) == 2
+    assert "epochs not given there, 3 here" in capsys.readouterr().err
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
