@@ -20,7 +20,7 @@ from format import FLP, Ranges, Signals
 from xla import ops
 from xla.layout import flat, published_shape
 from xla.products import product
-from xla.statistics import column_norm
+from xla.statistics import channel_sum, column_norm
 
 Quantizer = Callable[[Tensor], Tensor]
 
@@ -199,8 +199,7 @@ class Layer:
         dEdy = s["dEdy"].quantize(self.arrange_output(e))
         s["dEdy"].observe(dEdy, published_shape(dEdy))
         dEdu = s["dEdz"].quantize(self.activation_gradient(seen, dEdy))
-        others = [axis for axis in range(dEdu.type.ndim) if axis != 1]
-        dEdb = dEdu.sum(axis=others, dtype="float32", acc_dtype="float32")
+        dEdb = channel_sum(dEdu)
         dEdz = self.pooling_gradient(seen, dEdu, s["dEdz"].quantize)
         s["dEdz"].observe(dEdz, published_shape(dEdz))
         below, dEdW = pull_back(seen.linear, dEdz, seen.x, seen.W)

@@ -1,9 +1,9 @@
-"""Sums that decide: column norms ("Updates"), counts ("Overflow statistics").
+"""Sums that decide: biases' gradients, column norms, counts of overflows.
 
-The headings are of docs/published_program.md. A training step adds up every weight and
-every signal, so these sums are plain additions of blocks, which XLA's CPU code fuses
-with what makes their input, vectorizes and spreads over cores; its own reductions of
-long axes first write their whole input to memory.
+As in docs/published_program.md, "Training pass" to "Overflow statistics". A training
+step adds up every weight and every signal, so norms and counts are plain additions of
+blocks, which XLA's CPU code fuses with what makes their input, vectorizes and spreads
+over cores; its own reductions of long axes first write their whole input to memory.
 """
 
 import functools
@@ -14,6 +14,8 @@ import numpy as np
 from jax import lax
 
 from xla.ops import JaxOp, materialise
+
+SUMS_DEPEND_ON_CORES = jax.__version_info__ < (0, 11)
 
 
 def _sum_blocks(a: jax.Array, stages: int, most: int, enough: int = 1) -> jax.Array:
@@ -35,6 +37,28 @@ def _sum_blocks(a: jax.Array, stages: int, most: int, enough: int = 1) -> jax.Ar
         a = (materialise(a) if stage else a).reshape(blocks, len(a) // blocks, *a.shape[1:])
         a = functools.reduce(lax.add, lax.split(a, (1,) * blocks))[0]
     return a
+
+
+class ChannelSum(JaxOp):
+    """Sums over all axes but the channels, axis 1: a float32 for each.
+
+    With more than one core JAX 0.10 splits a long sum of float32, which is another
+    order and gives other last bits. Here it adds up parts that it never splits, and the
+    parts are added as it would add them: on any number of cores the sum is what it was
+    on two. JAX 0.11 has one order.
+    """
+
+    ELEMENTS = 32768  # of a part of (B, features): what JAX 0.10 gives to one core
+    ROWS = 4  # of images
+
+    def apply(self, x: jax.Array) -> jax.Array:
+        axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+        rows = self.ROWS if x.ndim == 4 else max(1, self.ELEMENTS // x.shape[1])
+        if not SUMS_DEPEND_ON_CORES or jax.default_backend() != "cpu":
+            return jnp.sum(x, axis=axes)
+        parts = [jnp.sum(x[i : i + rows], axis=axes) for i in range(0, len(x), rows)]
+        fours = [functools.reduce(lax.add, parts[i : i + 4]) for i in range(0, len(parts), 4)]
+        return functools.reduce(lax.add, fours)
 
 
 class ColumnNorm(JaxOp):
@@ -78,6 +102,7 @@ class TotalCounts(JaxOp):
         return jnp.stack([sums >> 32, sums & 0xFFFFFFFF], axis=1).astype(jnp.int32)
 
 
+channel_sum = ChannelSum()
 column_norm = ColumnNorm()
 partial_counts = PartialCounts()
 total_counts = TotalCounts()
