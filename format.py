@@ -78,7 +78,7 @@ def overflow_rates(counts: Tensor, shapes: Sequence[tuple[int, ...]]) -> Tensor:
     rates = counts.astype("float64")
     for k in range(max(map(len, shapes))):
         sides = [[shape[k] if k < len(shape) else 1] for shape in shapes]
-        rates = (rates / np.array(sides, "float64")).astype("float32").astype("float64")
+        rates = ops.rounded_to_float32(rates / np.array(sides, "float64")).astype("float64")
     return rates
 
 

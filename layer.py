@@ -223,8 +223,9 @@ class Layer:
         W = s["w"].store(self.W + update_W)
         norm = column_norm(W)
         clipped = pt.clip(norm, np.float32(0), np.float32(self.max_col_norm))
+        factor = ops.rounded_quotient(clipped, np.float32(1e-7) + norm)
         return {
-            self.W: s["w"].store(W * (clipped / (np.float32(1e-7) + norm))),
+            self.W: s["w"].store(W * factor),
             self.b: s["b"].store(self.b + update_b),
             self.update_W: update_W,
             self.update_b: update_b,

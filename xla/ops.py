@@ -86,6 +86,40 @@ def _flip_bits(x: jax.Array, bits: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(lax.bitcast_convert_type(x, bits.dtype) ^ bits, x.dtype)
 
 
+def to_float32(x: jax.Array) -> jax.Array:
+    """float64 -> float32, a rounding that stays.
+
+    XLA for GPUs deletes it if the next thing is a conversion back. Not reduce_precision,
+    which is free to be simplified away as well.
+    """
+    rounded = x.astype(jnp.float32)
+    if jax.default_backend() == "cpu":
+        return rounded
+    return _flip_bits(rounded, _zero_unless_nan(rounded))
+
+
+def root(x: jax.Array) -> jax.Array:
+    """The square root of float32, correctly rounded.
+
+    XLA for GPUs has instructions for float32 that err in the last bit. A root or a
+    quotient of float32 is the one of float64, rounded: 53 bits are 2 * 24 + 2 and more,
+    so that rounding twice does no harm.
+    """
+    if jax.default_backend() == "cpu":
+        return jnp.sqrt(x)
+    return to_float32(jnp.sqrt(x.astype(jnp.float64)))
+
+
+class RoundedToFloat32(JaxOp):
+    """float64 -> float32, even where float64 is what it becomes again."""
+
+    def apply(self, x: jax.Array) -> jax.Array:
+        return to_float32(x)
+
+    def result(self, *types: Any, **none: Any) -> Type:
+        return types[0][0], "float32"
+
+
 class RoundHalfAwayFromZero(ElementwiseOp):
     """float32 -> nearest integer, halves away from zero."""
 
@@ -178,13 +212,16 @@ class RoundedQuotient(ElementwiseOp):
     """x / divisor in the precision of x, correctly rounded.
 
     The divisor is broadcast to x. XLA would multiply by the reciprocal of a divisor that
-    is constant, or the same for many elements of x.
+    is constant, or the same for many elements of x. On a GPU it is a quotient of
+    float64 (see `root`).
     """
 
     def apply(self, x: jax.Array, divisor: jax.Array) -> jax.Array:
         divisor = jnp.asarray(divisor, x.dtype)  # constants come as Python numbers
         divisor = jnp.broadcast_to(divisor, x.shape)
-        return x / _flip_bits(divisor, _zero_unless_nan(x))
+        if x.dtype == jnp.float64 or jax.default_backend() == "cpu":
+            return x / _flip_bits(divisor, _zero_unless_nan(x))
+        return to_float32(self.apply(x.astype(jnp.float64), divisor.astype(jnp.float64)))
 
 
 class PairwiseSum(JaxOp):
@@ -208,6 +245,7 @@ def pad_axis(x: jax.Array, value: float, axis: int, before: int, after: int) -> 
     return lax.pad(x, np.float32(value), edges)
 
 
+rounded_to_float32 = RoundedToFloat32()
 round_half_away_from_zero = RoundHalfAwayFromZero()
 half_precision = SmallFloat(10, -14)
 materialised = Materialised()

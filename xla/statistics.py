@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xla.ops import JaxOp, materialise
+from xla.ops import JaxOp, materialise, root, to_float32
 
 SUMS_DEPEND_ON_CORES = jax.__version_info__ < (0, 11)
 
@@ -69,7 +69,7 @@ class ColumnNorm(JaxOp):
 
     def apply(self, W: jax.Array) -> jax.Array:
         squares = _sum_blocks(jnp.square(W.astype(jnp.float64)), stages=2, most=32)
-        return jnp.sqrt(jnp.sum(materialise(squares), axis=0).astype(jnp.float32))
+        return root(to_float32(jnp.sum(materialise(squares), axis=0)))
 
 
 class PartialCounts(JaxOp):
