@@ -105,7 +105,7 @@ def train(
     except ImportError as error:  # what it needs is not installed, or there is no memory to load it
         raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None
 
-    select_device(a.device, a.deterministic)
+    select_device(a.device, a.deterministic, say)
     cache_programs()
     run.claim(a.settings, data.identity, resume=known)
     trainer = Trainer(a.settings, data)

@@ -11,6 +11,7 @@ generated sample, its file says.
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 import datasets
@@ -98,7 +99,8 @@ def evaluate(a: argparse.Namespace) -> int:
         from xla.device import select_device
         from xla.program_cache import cache_programs
 
-    select_device(a.device, a.deterministic)
+    tell = functools.partial(terminal.say, parser().name)
+    select_device(a.device, a.deterministic, tell)
     cache_programs()
     predictions = predict(network, data, a.part)
     same = report(network, a.part, predictions)

@@ -152,7 +152,8 @@ class Sweep:
             from xla import device
             from xla.program_cache import cache_programs
 
-        device.select_device(self.options.device, self.options.deterministic)
+        options = self.options
+        device.select_device(options.device, options.deterministic, self.listener.say)
         cache_programs()
         together = self.together or (GPU_TOGETHER if device.batching_pays() else 1)
         if TASKS[jobs[0].settings.task].chunk_batches:

@@ -17,3 +17,47 @@
 
 It imports errors and files, and nothing else of this repository.
 """
+
+import contextlib
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+
+CUDA_PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
+
+
+def cuda_installed() -> bool:
+    """Whether JAX's CUDA packages are there, with or without a driver."""
+    for plugin in CUDA_PLUGINS:
+        with contextlib.suppress(ImportError):  # there are no plugins at all
+            if importlib.util.find_spec(plugin):
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def stderr_aside() -> Iterator[None]:
+    """Within it, what is written to this process's stderr is dropped.
+
+    Where JAX's CUDA packages are and no driver, their libraries write lines there
+    whenever they are loaded. Without these packages it is left alone.
+    """
+    try:
+        kept = os.dup(2) if cuda_installed() else None
+    except OSError:  # closed
+        kept = None
+    if kept is None:
+        yield
+        return
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+with stderr_aside():
+    import jax  # noqa: F401  (first here, and quietly)

@@ -1,8 +1,9 @@
 """The device that computes: choice, name, memory and failures, and arrays on it."""
 
 import contextlib
+import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from errors import DeviceFailed, DeviceMissing
+from xla import cuda_installed, stderr_aside
 
 
-def select_device(name: str, deterministic: bool = False) -> jax.Device:
+def select_device(
+    name: str, deterministic: bool = False, tell: Callable[[str], object] | None = None
+) -> jax.Device:
     """Compute on this device from now on; before anything is computed.
 
     Parameters
@@ -22,6 +26,8 @@ def select_device(name: str, deterministic: bool = False) -> jax.Device:
     deterministic
         The same bits in every run on a GPU, too, where XLA else chooses among kernels
         and orders of sums.
+    tell
+        Is told in a line where "auto" is a CPU though JAX's CUDA packages are there.
 
     Raises
     ------
@@ -32,13 +38,58 @@ def select_device(name: str, deterministic: bool = False) -> jax.Device:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true"
     if name != "auto":
         jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[name])
+        jax.config.update("jax_platform_name", "")  # as JAX_PLATFORM_NAME may have it
+    failures: list[str] = []
     try:
-        return jax.devices()[0]
+        with _quiet(failures):
+            device = jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # JAX's own, where its CUDA plugin is missing
-        why = f" ({_one_line(error)})" if str(error) else ""
-        raise DeviceMissing(
-            f"JAX finds no {name}{why}; install requirements-cuda.txt or use --device cpu"
-        ) from None
+        reason = failures[0] if failures else _one_line(error)
+        raise DeviceMissing(_missing(name, reason)) from None
+    if name == "auto" and device.platform == "cpu" and failures and tell:
+        tell(
+            f"computing on the CPU: JAX's CUDA packages find no GPU to use ({failures[0]}); "
+            "it needs an NVIDIA driver for CUDA 12"
+        )
+    return device
+
+
+def _missing(name: str, reason: str) -> str:
+    """What is wrong, and what to do, where JAX does not find a device."""
+    if name == "gpu" and cuda_installed():
+        remedy = "it needs an NVIDIA driver for CUDA 12 and a GPU; or use --device cpu"
+    elif name == "gpu":
+        remedy = "install requirements-cuda.txt or use --device cpu"
+    elif setting := next(
+        (s for s in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if s in os.environ), ""
+    ):
+        remedy = f"unset {setting} or use --device cpu"
+    else:
+        remedy = "use --device cpu" if name == "auto" else "install requirements.txt once more"
+    what = {"gpu": "no GPU", "cpu": "no CPU", "auto": "no device"}[name]
+    why = f" ({reason})" if reason else ""
+    return f"JAX finds {what}{why}; {remedy}"
+
+
+@contextlib.contextmanager
+def _quiet(failures: list[str]) -> Iterator[None]:
+    """Within it, JAX may look for devices; why a plugin of its fails is put into `failures`.
+
+    It would log that with a traceback.
+    """
+
+    def note(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1]:
+            failures.append(_one_line(record.exc_info[1]))
+        return False
+
+    logger = logging.getLogger("jax._src.xla_bridge")
+    logger.addFilter(note)
+    try:
+        with stderr_aside():
+            yield
+    finally:
+        logger.removeFilter(note)
 
 
 @contextlib.contextmanager

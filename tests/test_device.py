@@ -1,0 +1,71 @@
+"""xla/device.py: which device is chosen, and what is said where it is not there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# JAX's CUDA packages on a machine without a driver, as JAX meets them.
+PLUGIN = """
+import sys
+print("a library's own line", file=sys.stderr)
+
+def initialize():
+    raise RuntimeError("Unable to load CUDA. Is it installed?")
+"""
+
+
+@pytest.fixture
+def wheels(tmp_path):
+    """A folder with such packages."""
+    folder = tmp_path / "jax_plugins" / "xla_cuda12"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(PLUGIN)
+    return tmp_path
+
+
+def selected(name, *, path="", **settings):
+    """What a new process prints of selecting a device, and on stderr."""
+    code = (
+        "from errors import DeviceMissing\nfrom xla.device import select_device\ntry:\n"
+        f"    print(select_device({name!r}, tell=lambda text: print('told:', text)).platform)\n"
+        "except DeviceMissing as error:\n    print('missing:', error)"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_PLATFORM")}
+    environment |= {"PYTHONPATH": f"{ROOT}:{path}"} | settings
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return done.stdout.splitlines(), done.stderr
+
+
+def gpu_is_here():
+    return Path("/dev/nvidia0").exists()
+
+
+@pytest.mark.skipif(gpu_is_here(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("auto", ["told: computing on the CPU: ", "cpu"]),
+        ("gpu", ["missing: JAX finds no GPU (Unable to load CUDA"]),
+        ("cpu", ["cpu"]),
+    ],
+)
+def test_cuda_packages_without_a_driver(wheels, name, expected):
+    lines, errors = selected(name, path=wheels)
+    assert len(lines) == len(expected) and errors == ""
+    for line, beginning in zip(lines, expected, strict=True):
+        assert line.startswith(beginning)
+        assert "install requirements-cuda.txt" not in line
+    assert "NVIDIA driver" in lines[0] or name == "cpu"
+
+
+@pytest.mark.skipif(gpu_is_here(), reason="there is a GPU")
+def test_what_the_environment_asks_for_gives_way_to_the_command_line():
+    assert selected("cpu", JAX_PLATFORM_NAME="gpu") == (["cpu"], "")
+    (line,), errors = selected("auto", JAX_PLATFORM_NAME="gpu")
+    assert line.startswith("missing: JAX finds no device") and "unset JAX_PLATFORM_NAME" in line
+    assert errors == ""
