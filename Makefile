@@ -1,11 +1,12 @@
 # PYTHON=... chooses the interpreter of the environment, .venv.
 PYTHON ?= python3
 BIN = .venv/bin
+GPU_CHECK = .venv/gpu-check/bin
 
-.PHONY: help demo test soak lint clean
+.PHONY: help demo test soak gpu-check lint clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 8
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/run  ## train a first network and draw its learning curve, about a minute
 	$(BIN)/python -m utilities.demo
@@ -13,8 +14,13 @@ demo: .venv/run  ## train a first network and draw its learning curve, about a m
 test: .venv/dev  ## the tests, about five minutes
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-soak: .venv/dev .venv/ray  ## the tests that take minutes each
+soak: .venv/dev .venv/ray gpu-check  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m soak
+
+gpu-check: .venv/gpu-check  ## what XLA makes for GPUs, without one: checks and a table, 20 minutes
+	$(GPU_CHECK)/python -m pytest -m soak tests/test_gpu_code.py
+	$(GPU_CHECK)/python -m utilities.gpu_report --device h100
+	$(GPU_CHECK)/python -m utilities.gpu_report --device a100
 
 lint: .venv/dev  ## style and types
 	$(BIN)/ruff check
@@ -32,6 +38,12 @@ lint: .venv/dev  ## style and types
 
 .venv/ray: .venv/run requirements-ray.txt
 	$(BIN)/python -m pip install --quiet -r requirements-ray.txt
+	touch $@
+
+# An environment of its own: with XLA's compiler for GPUs JAX looks for one.
+.venv/gpu-check: requirements-gpu-check.txt requirements-dev.txt
+	$(PYTHON) -m venv $@
+	$(GPU_CHECK)/python -m pip install --quiet -r requirements-gpu-check.txt -r requirements-dev.txt
 	touch $@
 
 clean:  ## remove the environment

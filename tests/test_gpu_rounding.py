@@ -33,9 +33,9 @@ def traced(number_format):
     count = np.int32(2)
     training = TrainingProgram(network, 4, 2)
     arguments = (state | mask_state(0), CONSTANTS, x, t, rows, np.int32(0), count, None)
-    yield from equations(training._program.jitted.trace(*arguments, tf32=False).jaxpr.jaxpr)
+    yield from equations(training.program.jitted.trace(*arguments, tf32=False).jaxpr.jaxpr)
     batches = (x.reshape(2, 4, -1), np.zeros((2, 4), "int32"))
-    test = TestProgram(network, 4)._program.jitted
+    test = TestProgram(network, 4).program.jitted
     yield from equations(test.trace(state, np.int32(9), *batches, np.int32(0), count).jaxpr.jaxpr)
 
 

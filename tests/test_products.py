@@ -140,7 +140,7 @@ def test_what_a_gpu_is_told(monkeypatch, prop_bits, full):
     t = np.zeros((8, 10), f4)
     rows = np.zeros((2, 4), "int32")
     count = np.int32(2)
-    jitted = program._program.jitted
+    jitted = program.program.jitted
     tf32 = program.narrow(constants)
     traced = jitted.trace(state, constants, x, t, rows, np.int32(0), count, None, tf32=tf32)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()

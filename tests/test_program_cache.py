@@ -40,10 +40,10 @@ constants = {name: shape((), "float32") for name in ("LR", "M")}
 constants |= {name: shape((), "int32") for name in ("prop_bits", "up_bits", "frequency")}
 constants["max_overflow"] = shape((), "float64")
 count = shape((), "int32")
-training = TrainingProgram(network, 2, 1)._program.jitted
+training = TrainingProgram(network, 2, 1).program.jitted
 training.trace(state | mask_state(0), constants, x, t, shape((1, 2), "int32"), count, count, None)
 images, classes = shape((1, 2, 3072), "float32"), shape((1, 2), "int32")
-testing = TestProgram(network, 2)._program.jitted
+testing = TestProgram(network, 2).program.jitted
 testing.trace(state, count, images, classes, count, count)
 print(json.dumps([getattr(module, "__file__", None) for module in list(sys.modules.values())]))
 """

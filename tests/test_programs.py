@@ -57,7 +57,7 @@ def compiled_segment(task, number_format, **size):
         np.int32(2),
         None,
     )
-    traced = program._program.jitted.trace(*arguments)
+    traced = program.program.jitted.trace(*arguments)
     return network, traced.jaxpr.jaxpr, traced.lower().compile().as_text()
 
 

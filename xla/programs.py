@@ -76,8 +76,8 @@ class TrainingProgram:
         self.compilations = 0
         self._batch_size = batch_size
         self._steps: dict[bool, tuple[ArrayFunction, list[str]]] = {}
-        self._program = self._cached("training", self._run, cache)
-        self._together = self._cached("together", self._run_together, cache)
+        self.program = self._cached("training", self._run, cache)
+        self.team_program = self._cached("together", self._run_together, cache)
 
     def _cached(self, kind: str, function: Any, cache: ProgramCache) -> Program:
         def describe() -> tuple:
@@ -114,7 +114,7 @@ class TrainingProgram:
         rows, masks, count = self._filled_up(rows, masks)
         before = np.int32(batches)
         tf32 = self.narrow(constants)
-        return self._program(state, constants, x, t, rows, before, count, masks, tf32=tf32)
+        return self.program(state, constants, x, t, rows, before, count, masks, tf32=tf32)
 
     def together(self, calls: Sequence[tuple]) -> list[State]:
         """What `__call__` gives for each of several argument tuples, as one program.
@@ -129,7 +129,7 @@ class TrainingProgram:
         rows, masks, counts = zip(*(self._filled_up(*pair) for pair in pairs), strict=True)
         before = tuple(map(np.int32, batches))
         tf32 = self.narrow(constants[0])
-        return self._together(
+        return self.team_program(
             states, constants, x[0], t[0], rows, before, counts[0], masks, tf32=tf32
         )
 
@@ -232,7 +232,7 @@ class TestProgram:
         def describe() -> tuple:
             return "test", network.description, batch_size
 
-        self._program = Program(self._count, describe, cache=cache)
+        self.program = Program(self._count, describe, cache=cache)
 
     def arrange(self, x: np.ndarray, t: np.ndarray) -> tuple[jax.Array, jax.Array]:
         """A set as the program wants it: device arrays of whole batches.
@@ -261,7 +261,7 @@ class TestProgram:
     ) -> int:
         """The wrong examples in batches first..last-1; x and classes from `arrange`."""
         last = len(x) if last is None else min(last, len(x))
-        return int(self._program(state, prop_bits, x, classes, np.int32(first), np.int32(last)))
+        return int(self.program(state, prop_bits, x, classes, np.int32(first), np.int32(last)))
 
     def _count(
         self,
