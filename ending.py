@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from errors import MissingPackage, ProgramError, Stopped, TooLittleMemory
+from errors import MissingPackage, ProgramError, Stopped, TooLittleMemory, printable
 from signals import Signals, end_at_once, heard
 
 # What a path was given for that it cannot serve; all other failures are the machine's.
@@ -45,7 +45,7 @@ Main = Callable[[list[str] | None], int]
 def say(name: str, message: object) -> None:
     """One line on stderr, if anything can be written there."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"{name}: {' '.join(str(message).splitlines())}", file=sys.stderr, flush=True)
+        print(f"{name}: {printable(message)}", file=sys.stderr, flush=True)
 
 
 # ----------------------------------------------------------------------------- imports
@@ -211,8 +211,14 @@ def program(name: str, kept: str = "") -> Callable[[Callable[[list[str]], int]],
 
 
 def watch() -> None:
-    """While the modules of a program are imported a signal has nothing to lose, nor to tell."""
+    """While the modules of a program are imported a signal has nothing to lose, nor to tell.
+
+    On Windows that is the end: it has no locks of this kind, and PyTensor and JAX no GPU there.
+    """
     open_streams()
+    if sys.platform == "win32":
+        say(Path(sys.argv[0]).name, "it runs on Linux and macOS; on Windows use it in WSL")
+        os._exit(2)
     for number in heard():
         signal.signal(number, end_at_once)
     sys.excepthook = _not_loaded

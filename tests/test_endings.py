@@ -187,6 +187,12 @@ def test_an_end_is_one_line_and_a_status(error, status, expected, capsys):
     assert err.startswith("name: ") and expected in err and err.count("\n") == 1
 
 
+def test_windows_is_refused_in_one_line():
+    windows = "import sys; sys.platform = 'win32'; import ending; ending.watch()"
+    status, out, err = shell(f'$PYTHON -c "{windows}"')
+    assert status == 2 and out == "" and err.count("\n") == 1 and "WSL" in err
+
+
 def test_a_mistake_in_a_program_is_none_of_these_ends():
     @ending.program("name")
     def mistaken(words):
