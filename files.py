@@ -93,6 +93,15 @@ def plain(path: str, flags: int) -> int:
     raise OSError(errno.EINVAL, "it is no plain file", os.fspath(path))
 
 
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a plain file; OSError if it is none, or has more than `most` bytes."""
+    with open(path, "rb", opener=plain) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return content
+
+
 def sync_folder(folder: Path) -> None:
     """Let the names in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

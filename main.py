@@ -197,7 +197,9 @@ def said_of(error: Exception, run: RunFolder | None) -> tuple[str, int]:
 
 def kept(run: RunFolder | None) -> str:
     """What there is of a run that ends early."""
-    return run.what_is_kept() if run else "nothing was kept yet, the same command starts again"
+    if run is None:
+        return "nothing was kept yet, the same command starts again"
+    return run.checkpoints.what_is_kept()
 
 
 def say(message: object) -> None:

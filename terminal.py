@@ -12,7 +12,7 @@ from ending import importing as importing
 from ending import program as program
 from ending import run as run
 from ending import say as say
-from errors import DataError, SettingsError
+from errors import DataError, SettingsError, printable
 from settings import Number
 from signals import Signals as Signals
 
@@ -38,8 +38,7 @@ class Parser(argparse.ArgumentParser):
         print(self.format_help(), end="", file=file)  # argparse's own hides that it cannot
 
     def error(self, message: object) -> NoReturn:
-        line = " ".join(str(message).splitlines())
-        self.exit(2, f"{self.name}: {line}\n")
+        self.exit(2, f"{self.name}: {printable(message)}\n")
 
 
 def number(of: Number) -> Callable[[str], int | float]:

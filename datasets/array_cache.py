@@ -13,7 +13,7 @@ import numpy as np
 
 from datasets.parts import Floats
 from errors import FileError
-from files import write_atomically
+from files import read_bytes, write_atomically
 
 NAME = re.compile("preprocessed-[0-9a-f]{16}")  # of what is deleted
 
@@ -54,7 +54,7 @@ class ArrayCache:
             They are damaged, or not there.
         """
         try:
-            sums = json.loads((self.path / "sums.json").read_bytes())
+            sums = json.loads(read_bytes(self.path / "sums.json", 1 << 20))
             return [self._read_one(name, sums[name]) for name in self.shapes]
         except FileError:
             raise

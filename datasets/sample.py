@@ -28,7 +28,7 @@ from datasets.digits import coloured, grey
 from datasets.parts import Labels, Pixels
 from datasets.source import MANIFEST
 from errors import DataError
-from files import md5
+from files import md5, read_bytes
 
 GENERATOR = 1  # raised whenever the same seed is to give other files
 
@@ -190,7 +190,7 @@ def _is_there(target: Path, seed: int | None) -> bool:
     if not present:
         return False
     try:
-        manifest = json.loads((target / MANIFEST).read_bytes())
+        manifest = json.loads(read_bytes(target / MANIFEST, 1 << 20))
         ours = manifest["sample"] is True
         found = manifest["seed"]
         files = manifest["files"]

@@ -6,6 +6,7 @@ the same names. The sample's manifest.json, beside its files, has their sums and
 in place of the official ones; it is read only when asked for.
 """
 
+import errno
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -13,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import files
 from datasets.downloads import download, reachable
 from datasets.parts import PARTS
 from errors import DataError, DownloadError
-from files import plain
 
 CONNECT_SECONDS = 5  # a mirror that has not answered by then counts as unreachable
 MANIFEST = "manifest.json"
@@ -185,13 +186,11 @@ def damaged_manifest(folder: Path) -> DataError:
 def read_bytes(path: Path, most: int) -> bytes:
     """The content of a file; DataError if it cannot be read, or has more than `most` bytes."""
     try:
-        with open(path, "rb", opener=plain) as file:
-            content = file.read(most + 1)
+        return files.read_bytes(path, most)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DataError(f"{path}: {error.strerror}: it is another file, replace it") from error
         raise unreadable(path, error) from error
-    if len(content) > most:
-        raise DataError(f"{path} has more than {most:,} bytes: it is another file, replace it")
-    return content
 
 
 def unreadable(path: Path, error: OSError) -> DataError:

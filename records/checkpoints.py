@@ -58,6 +58,14 @@ class Checkpoints:
         self._saved = 0.0
         self._best_epoch: int | None = None
 
+    def what_is_kept(self) -> str:
+        """What an interrupted run has, and how it goes on."""
+        if self.newest is not None:
+            return f"the same command resumes {self.newest}"
+        if self.path.exists() or self.previous_path.exists():
+            return "the last checkpoint is as it was, the same command resumes from it"
+        return "nothing was kept yet, the same command starts again"
+
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Within it `save` can be called; at its end everything is written."""

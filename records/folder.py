@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from errors import FileError, RunError, RunInUse
-from files import load_npz, write_atomically, write_json
+from files import load_npz, no_link, read_bytes, write_atomically, write_json
 from locks import Lock
 from records import code, machine, unchanged
 from records.checkpoints import Checkpoints
-from records.metrics import Record, check_records
+from records.metrics import MOST_BYTES, Record, check_records
 from records.sums import config_sum, line
 from settings import Settings
 
@@ -80,7 +80,7 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The configuration of an existing run."""
         try:
-            config = json.loads(self.config_path.read_text())
+            config = json.loads(read_bytes(self.config_path, MOST_BYTES))
             settings = Settings(**config["settings"])
             if not all(isinstance(w, str) for w in (*config["data"], *config["data"].values())):
                 raise ValueError("data are not file names and sums")
@@ -222,7 +222,7 @@ class RunFolder:
         try:
             if not self.metrics_path.exists():
                 return []
-            lines = self.metrics_path.read_text().split("\n")[:-1]
+            lines = read_bytes(self.metrics_path, MOST_BYTES).split(b"\n")[:-1]
             return check_records([json.loads(line) for line in lines])
         except DAMAGE as error:
             raise RunError(f"{self.metrics_path} is damaged ({error})") from None
@@ -237,7 +237,7 @@ class RunFolder:
         """Write the record of an epoch."""
         self.check_mine()
         try:
-            with open(self.metrics_path, "ab") as file:
+            with open(self.metrics_path, "ab", opener=no_link) as file:
                 file.write(line(record))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.metrics_path)) from error
@@ -290,14 +290,6 @@ class RunFolder:
     def check_sums(self) -> None:
         """RunError if config.json or metrics.jsonl has changed, as far as can be told."""
         unchanged.check(self.folder, self.config())
-
-    def what_is_kept(self) -> str:
-        """What an interrupted run has, and how it goes on."""
-        if self.checkpoints.newest is not None:
-            return f"the same command resumes {self.checkpoints.newest}"
-        if self.checkpoints.path.exists() or self.checkpoints.previous_path.exists():
-            return "the last checkpoint is as it was, the same command resumes from it"
-        return "nothing was kept yet, the same command starts again"
 
 
 def _shown(value: object) -> object:

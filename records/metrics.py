@@ -6,6 +6,7 @@ import numpy as np
 
 Record = dict[str, Any]
 
+MOST_BYTES = 1 << 28  # of metrics.jsonl or config.json
 EPOCHS = ("epoch", "best_epoch")
 ERRORS = ("validation_error", "test_error", "best_validation_error", "best_test_error")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from errors import FileError, RunError
-from files import load_npz
+from files import load_npz, read_bytes
 from records.checkpoints import read_facts
-from records.metrics import Record
+from records.metrics import MOST_BYTES, Record
 from records.sums import MetricsSum, Sums, first_difference, fits
 
 DAMAGE = (OSError, FileError, LookupError, ValueError, TypeError, AttributeError, RecursionError)
@@ -62,7 +62,7 @@ def check_config(sums: Sums, config: Mapping[str, Any], path: Path) -> None:
 
 def records_fit(sums: Sums, metrics: Path, more: bool = False) -> bool:
     """Whether metrics.jsonl has the lines of the sums, and no others, unless there may be more."""
-    content = metrics.read_bytes() if metrics.exists() else b""
+    content = read_bytes(metrics, MOST_BYTES) if metrics.exists() else b""
     lines = content.splitlines(keepends=True)
     found = MetricsSum()
     found.add(*(lines[: sums["lines"]] if more else lines))
@@ -92,7 +92,7 @@ def _records(checkpoint: Path) -> list[Record]:
 def whole_lines(metrics: Path) -> list[bytes]:
     """The lines of metrics.jsonl as they are, but for a last one cut short; none without it."""
     try:
-        lines = metrics.read_bytes().splitlines(keepends=True)
+        lines = read_bytes(metrics, MOST_BYTES).splitlines(keepends=True)
     except OSError:
         return []
     return [text for text in lines if text.endswith(b"\n")]

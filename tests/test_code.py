@@ -30,8 +30,10 @@ NO_MATTER = (
     "datasets/source.py",
     "errors.py",
     "files.py",
+    "locks.py",
     "settings.py",
     "xla/program_cache.py",
+    "xla/program_files.py",
 )
 IMPORTED = """
 import json, sys

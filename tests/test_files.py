@@ -117,6 +117,25 @@ def test_nobody_waits_at_a_pipe_for_what_is_read(tmp_path):
     assert load_npz(tmp_path / "link.npz")["a"].tolist() == [0, 1, 2]
 
 
+def test_records_and_configurations_are_bounded_plain_files(tmp_path):
+    run = RunFolder(tmp_path)
+    (tmp_path / "config.json").touch()
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(RunError, match="no plain file"):
+        run.records()
+    (tmp_path / "metrics.jsonl").unlink()
+    for name, read in (("metrics.jsonl", run.records), ("config.json", run.config)):
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(10**12)  # takes no room on the disk
+        with pytest.raises(RunError, match="more than 268,435,456 bytes"):
+            read()
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").symlink_to("precious")
+    with pytest.raises(OSError, match="metrics.jsonl"):
+        run.add({"epoch": 1})
+    assert not (tmp_path / "precious").exists()
+
+
 def test_a_lock_that_is_a_link_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")

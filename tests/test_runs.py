@@ -154,6 +154,6 @@ def test_a_stop_while_a_file_is_read_is_no_damage(tmp_path, monkeypatch):
 def test_a_checkpoint_that_lost_its_name_is_still_kept(tmp_path):
     """A second renaming that failed: the one before is there, and is used."""
     run = RunFolder(tmp_path)
-    assert "nothing was kept yet" in run.what_is_kept()
+    assert "nothing was kept yet" in run.checkpoints.what_is_kept()
     run.checkpoints.previous_path.touch()
-    assert "the same command resumes from it" in run.what_is_kept()
+    assert "the same command resumes from it" in run.checkpoints.what_is_kept()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from errors import RunError
-from files import sync_folder
+from files import read_bytes, sync_folder
 
 from .integer_network import FORM, MANIFEST, VECTORS, WEIGHTS, manifest_sum
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PACKED = "packed.bin"
 HEX = "hex"
+MOST_MANIFEST = 1 << 24  # bytes
 
 
 def check_target(folder: Path) -> None:
@@ -38,7 +39,7 @@ def check_target(folder: Path) -> None:
     if strangers:
         raise RunError(f"{folder} is not empty ({strangers[0]}); give another folder with -o")
     try:
-        ours = json.loads((folder / MANIFEST).read_bytes())["form"] == FORM
+        ours = json.loads(read_bytes(folder / MANIFEST, MOST_MANIFEST))["form"] == FORM
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         ours = False
     if not ours:

@@ -15,6 +15,7 @@ integer_layers.py need nothing else of the program: copy both into a folder of a
 import hashlib
 import json
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ BINARY16 = "binary16"
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.npz"
 VECTORS = "vectors.npz"
+MOST_BYTES = 1 << 30  # of a file, packed or unpacked
 BLOCK = 100  # images at a time
 
 Arrays = dict[str, np.ndarray]
@@ -123,6 +125,8 @@ def _read(folder: Path) -> Network:
 
 def _content(path: Path) -> bytes:
     _must(path.is_file(), f"there is no file {path.name}")
+    size = path.stat().st_size
+    _must(size <= MOST_BYTES, f"{path.name} has {size:,} bytes")
     return path.read_bytes()
 
 
@@ -138,6 +142,9 @@ def manifest_sum(manifest: dict[str, Any]) -> str:
 
 
 def _arrays(path: Path) -> Arrays:
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+        _must(unpacked <= MOST_BYTES, f"{path.name} would unpack to {unpacked:,} bytes")
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from files import Arrays
+from errors import FileError
+from files import Arrays, load_npz
 from layer import Gradients, Seen
 from model import Network
 from utilities.trace import (
@@ -37,7 +38,7 @@ NEVER = np.int32(2**30)  # a range update frequency that no trace reaches
 
 
 def replay(trace: Trace, report: Report, resync: bool = False) -> None:
-    """Replay a trace; KeyError or ValueError if it is damaged, FileNotFoundError without inputs."""
+    """Replay a trace; KeyError or ValueError if it is damaged, FileError without inputs."""
     network, initial = build(trace)
     B = trace.meta["batch_size"]
     inputs = read_inputs(trace)
@@ -74,8 +75,10 @@ def read_inputs(trace: Trace) -> Arrays:
     """The examples, from the file beside the trace."""
     m = trace.meta
     name = f"inputs_{m['task']}_{m['x']}_b{m['batch_size']}_n{m['n_batches']}.npz"
-    with np.load(trace.folder / name) as file:
-        return {name: file[name] for name in file.files}
+    path = trace.folder / name
+    if not path.exists():
+        raise FileError(f"{path} is missing; it belongs beside the trace")
+    return load_npz(path, compressed=True)
 
 
 def constants_of(trace: Trace) -> dict[str, np.generic]:

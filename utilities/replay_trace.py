@@ -46,8 +46,6 @@ def main(arguments: list[str]) -> int:
             replay_run(trace, report)
         else:
             replay(trace, report, a.resync)
-    except FileNotFoundError as error:
-        raise FileError(f"{error.filename} is missing; it belongs beside the trace") from None
     except (KeyError, ValueError, IndexError, TypeError, StopIteration) as error:
         raise FileError(f"{a.trace} is damaged ({type(error).__name__}: {error})") from None
     outcome = "everything within tolerance"

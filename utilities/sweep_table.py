@@ -5,6 +5,7 @@ import shutil
 import time
 from typing import TextIO
 
+from errors import printable
 from utilities.sweep_jobs import Job
 from utilities.sweeping import Listener
 
@@ -33,7 +34,7 @@ class Table(Listener):
 
     def say(self, text: object) -> None:
         """Print a line above the table; a signal may call it while another is printed."""
-        self._unsaid.append(str(text))
+        self._unsaid.append(printable(text))
         if not self._busy:
             self._print()
 
