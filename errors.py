@@ -69,6 +69,12 @@ class DownloadError(ProgramError):
 class RunError(ProgramError):
     """A run folder that cannot be used."""
 
+    @property
+    def fact(self) -> str:
+        """What is wrong, without the advice to somebody who wants to train in it."""
+        what, _, advice = str(self).rpartition("; ")
+        return what if "--out" in advice else str(self)
+
 
 class RunInUse(RunError):
     """A run folder that another process uses."""

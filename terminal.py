@@ -93,7 +93,9 @@ def file(*suffixes: str) -> Callable[[str], Path]:
     def convert(text: str) -> Path:
         result = path(text)
         if result.suffix not in suffixes:
-            raise argparse.ArgumentTypeError(f"{text!r} does not end in {', '.join(suffixes)}")
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no name of a file in {' or '.join(suffixes)}"
+            )
         return result
 
     return convert

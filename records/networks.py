@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from errors import FileError, ProgramError
+from errors import FileError, ProgramError, RunError
 from files import Arrays, load_npz
 from records.folder import RunFolder
 from records.metrics import ERRORS
-from records.saved import FORM, about, ranges_then
+from records.saved import FORM, about, ranges_then, sum_of
 from settings import Settings
 from snapshots import check_arrays
 
@@ -51,6 +51,9 @@ def read(path: Path) -> SavedNetwork:
     """A network from its file; FileError if it is damaged, foreign, or cannot be completed."""
     arrays = load_npz(path)
     try:
+        if "sum" in arrays and arrays["sum"].item().decode() != sum_of(arrays):
+            raise ValueError("its arrays are not those that were written together")
+        arrays.pop("sum", None)
         epoch = int(arrays.pop("epoch").item())
         arrays.pop("sums", None)
         if "about" in arrays:
@@ -67,8 +70,10 @@ def read(path: Path) -> SavedNetwork:
             _error(said["validation_error"]),
             _error(said["test_error"]),
             {str(name): str(md5) for name, md5 in said["data"].items()},
-            bool(said["sample"]),
+            said["sample"],
         )
+        if type(network.sample) is not bool:
+            raise ValueError(f"sample is {network.sample!r}")
         if said["epoch"] != epoch or not 0 <= epoch <= network.settings.last_epoch:
             raise ValueError(f"its epoch is {epoch}")
     except (*DAMAGE, ProgramError) as error:
@@ -90,8 +95,11 @@ def _completed(path: Path, arrays: Arrays, epoch: int) -> dict[str, Any]:
     if not (path.parent / "config.json").exists():
         raise FileError("its ranges are not in it, and no config.json and metrics.jsonl beside it")
     run = RunFolder(path.parent)
-    config = run.config()
-    records = {record["epoch"]: record for record in run.records()}
+    try:
+        config = run.config()
+        records = {record["epoch"]: record for record in run.records()}
+    except RunError as error:
+        raise FileError(f"its ranges are not in it, and {error.fact}") from None
     if epoch not in records:
         raise FileError(f"metrics.jsonl beside it has no epoch {epoch}")
     settings = Settings(**config["settings"])
@@ -99,6 +107,26 @@ def _completed(path: Path, arrays: Arrays, epoch: int) -> dict[str, Any]:
     arrays |= ranges_then(settings, records[epoch], len(names))
     errors = {name: records[epoch][name] for name in ERRORS[:2]}
     return {**about(config, []), "epoch": epoch, **errors}
+
+
+def remarks(network: SavedNetwork) -> list[str]:
+    """What the run folder that a network is in, if it is in one, says against taking it."""
+    if not (network.path.parent / "config.json").exists():
+        return []
+    try:
+        run = RunFolder(network.path.parent)
+        run.check_sums()
+        records = run.records()
+    except RunError as error:
+        return [error.fact]
+    name = {"best.npz": "best_epoch", "final.npz": "epoch"}.get(network.path.name)
+    if not records or name is None or records[-1][name] <= network.epoch:
+        return []
+    later = "has a lower validation error" if name == "best_epoch" else "was trained since"
+    return [
+        f"{network.path} is of epoch {network.epoch}, and epoch {records[-1][name]} {later}: the "
+        "run goes on, or has ended before it was written; the same command resumes it"
+    ]
 
 
 def file_of(path: Path, which: str | None) -> Path:

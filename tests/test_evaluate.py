@@ -12,6 +12,7 @@ from conftest import ROOT
 import main
 from datasets.sample import ensure_sample
 from files import load_npz
+from records import saved
 from utilities import evaluate, predictions
 from utilities.evaluation_report import comparison
 
@@ -73,7 +74,8 @@ def rewritten(source, to, arrays=None, without=(), **said):
     there = load_npz(source)
     about = json.loads(there["about"].item()) | said
     there |= {"about": np.array(json.dumps(about).encode())} | (arrays or {})
-    np.savez(to, **{name: value for name, value in there.items() if name not in without})
+    there = {name: value for name, value in there.items() if name not in without}
+    np.savez(to, **there | {"sum": np.array(saved.sum_of(there).encode())})
     return to
 
 
@@ -107,6 +109,7 @@ def test_the_ranges_of_a_saved_network_matter(runs, run_program, tmp_path):
     file = rewritten(source, tmp_path / "other.npz", other)
     status, out, err = run_program(file)
     assert status == 1 and "it differs by" in out and err.count("\n") == 1
+    assert "more than last bits do" in err
 
 
 def test_an_error_that_differs_by_one_example_is_noticed(runs, run_program, tmp_path):
@@ -140,12 +143,45 @@ def test_files_of_the_first_form_are_completed_from_their_run(runs, run_program,
     shutil.copytree(runs / "DFXP", run)
     for file in (run / "best.npz", run / "final.npz"):
         ranges = [name for name in load_npz(file) if name.endswith("/ranges")]
-        rewritten(runs / "DFXP" / file.name, file, without=["about", *ranges])
+        rewritten(runs / "DFXP" / file.name, file, without=["about", "sum", *ranges])
         status, out, _ = run_program(file)
         assert status == 0 and SAME in out
     (tmp_path / "alone.npz").write_bytes((run / "best.npz").read_bytes())
     status, out, err = run_program(tmp_path / "alone.npz")
     assert (status, out) == (2, "") and "its ranges are not in it" in err
+    records = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+    for ranges in (None, [[1.5] * 10] * 3, [[1] * 10]):
+        changed = [record | {"ranges": ranges} for record in records]
+        (run / "metrics.jsonl").write_text("".join(map("{}\n".format, map(json.dumps, changed))))
+        status, out, err = run_program(run / "best.npz")
+        assert (status, out) == (2, "") and "has no ranges" in err
+    (run / "config.json").write_text("{")
+    status, out, err = run_program(run / "best.npz")
+    assert status == 2 and "config.json cannot be read" in err and "remove" not in err
+
+
+@pytest.mark.parametrize("name", ["layer1/W", "layer1/ranges", "epoch", "about"])
+def test_an_array_of_another_network_is_found(name, runs, refused, tmp_path):
+    there = load_npz(runs / "DFXP" / "best.npz")
+    other = np.array(there[name].item() + b" ") if name == "about" else there[name] + 1
+    np.savez(tmp_path / "best.npz", **there | {name: other})
+    assert "not those that were written together" in refused(tmp_path / "best.npz")
+
+
+def test_a_network_that_its_run_has_left_behind(runs, run_program, tmp_path):
+    """As it is for half a minute, or when the run was killed then."""
+    run = tmp_path / "run"
+    shutil.copytree(runs / "FLP", run)
+    (run / "final.npz").unlink()
+    (run / "checkpoint.npz").unlink()
+    (run / "checkpoint.previous.npz").unlink(missing_ok=True)
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    more = last | {"epoch": 3, "best_epoch": 3, "best_validation_error": 0.0}
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(more) + "\n")
+    status, out, err = run_program(run)
+    assert status == 0 and SAME in out
+    assert err.count("\n") == 1 and "epoch 3 has a lower validation error" in err
 
 
 # What cannot be evaluated.

@@ -31,6 +31,11 @@ def exported(network, out, *arguments):
     return integer_network.read(out)
 
 
+def write_sealed(path, arrays):
+    """With the sum of these arrays."""
+    write_npz(path, arrays | {"sum": np.array(saved.sum_of(arrays).encode())})
+
+
 def words_of(path):
     return np.array([int(line, 16) for line in path.read_text().split()])
 
@@ -224,7 +229,7 @@ def test_foreign_arrays_are_refused(fault, network, tmp_path, capsys):
         W[3, 4] = {"nan": np.nan, "grid": 1e-5}.get(fault, 0)
         W = W[1:] if fault == "shape" else W.astype("float64") if fault == "type" else W
         arrays["layer1/W"] = W
-    write_npz(path, arrays)
+    write_sealed(path, arrays)
     assert "layer1/" in refused(capsys, path, "-o", tmp_path / "out", "--vectors", "0")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
@@ -238,7 +243,7 @@ def test_other_data_are_refused(trained, tmp_path, capsys):
     arrays = load_npz(run / "best.npz")
     about = json.loads(arrays["about"].item())
     about["data"] = {name: "0" * 32 for name in about["data"]}
-    write_npz(run / "best.npz", arrays | {"about": np.array(json.dumps(about).encode())})
+    write_sealed(run / "best.npz", arrays | {"about": np.array(json.dumps(about).encode())})
     ensure_sample(other, ["mnist"])
     line = refused(capsys, run, "-o", tmp_path / "out", "--data", other)
     assert "other data" in line and not (tmp_path / "out").exists()

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import datasets
 import terminal
-from errors import DataError, RunError
+from errors import DataError
 from records import networks
-from records.folder import RunFolder
 from records.networks import SavedNetwork
 from tasks import TASKS
 from utilities.evaluation_files import PICTURES, Files, check_writable
@@ -76,20 +75,12 @@ def data_of(network: SavedNetwork, folder: Path) -> datasets.Dataset:
     return data
 
 
-def remark_on_run(folder: Path) -> None:
-    """Say so if the records beside a network are not those of its run any more."""
-    if (folder / "config.json").exists():
-        try:
-            RunFolder(folder).check_sums()
-        except RunError as error:
-            terminal.say("evaluate", error)
-
-
 def evaluate(a: argparse.Namespace) -> int:
     """Evaluate, print and write; the exit status."""
     check_writable([path for path in (a.predictions, a.confusion, a.mistakes) if path])
     network = networks.read(networks.file_of(a.network, a.which))
-    remark_on_run(network.path.parent)
+    for remark in networks.remarks(network):
+        terminal.say("evaluate", remark)
     if a.sample and not network.sample:
         raise DataError(f"{network.path} was not trained on the sample; leave --sample out")
     folder = terminal.existing_data_folder(a.data, network.sample)

@@ -111,7 +111,7 @@ class Files:
         )
         captions = mistakes.captions(rows, p.labels, p.outputs, names_of(self.network))
         title = (
-            f"{self.title()}; the most confident mistakes\n"
+            f"{self.title()}; the {len(rows)} most confident of {len(p.mistakes)} mistakes\n"
             "class → what it was taken for, that output, number of the example"
         )
         if remark:

@@ -13,6 +13,7 @@ from utilities import confusion
 if TYPE_CHECKING:  # it takes long to import
     from utilities.predictions import Predictions
 
+LAST_BITS = 0.5  # percent: no more examples change their class with them
 NAME = "evaluate"  # what lines on stderr begin with
 
 
@@ -31,12 +32,15 @@ def report(network: SavedNetwork, part: str, predictions: "Predictions") -> bool
             "last bits differ",
         )
     if not same:
-        terminal.say(
-            NAME,
-            "the error is not the recorded one; on another device, or with other versions, last "
-            "bits can differ",
-        )
+        terminal.say(NAME, f"the error is not the recorded one; {reason(predictions, recorded)}")
     return same
+
+
+def reason(predictions: "Predictions", recorded: float | None) -> str:
+    """What can have made another error of the recorded one."""
+    if recorded is None or abs(predictions.error - recorded) <= LAST_BITS:
+        return "on another device, or with other versions, last bits can differ"
+    return "that is more than last bits do: the numbers in the file, or the code, are others"
 
 
 def comparison(error: float, recorded: float | None, examples: int) -> tuple[str, bool]:

@@ -144,6 +144,8 @@ def export(a: argparse.Namespace, stopping: terminal.Signals) -> SavedNetwork:
     """Write the folder; the network that is in it."""
     with stopping.at_once():
         saved = read(networks.file_of(a.network, a.which))
+        for remark in networks.remarks(saved):
+            terminal.say("export", remark)
         integer_folder.check_target(a.out)
         vectors = test_images(saved, a)
     with terminal.importing(xla=True):
@@ -173,7 +175,10 @@ def report(saved: SavedNetwork, folder: Path) -> None:
     print(f"float32 ({saved.path.name}): {whole:,} bytes")
     print(f"{bits} bits ({integer_folder.PACKED}): {packed:,} bytes, {100 * packed / whole:.1f} %")
     if exported.layers and exported.vectors:
-        print(f"{len(exported.vectors['x'])} test vectors, computed again from the folder alone:")
+        print(
+            f"{len(exported.vectors['x'])} test vectors, each layer computed again from the "
+            "program's integers of the one below, y from its z:"
+        )
         for line in integer_network.compared(exported):
             print(f"  {line}")
     print(f"written to {folder}")

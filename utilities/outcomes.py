@@ -95,8 +95,7 @@ def collect(folders: Iterable[Path | str], sample: bool = False) -> tuple[list[O
 
 def fact(error: RunError) -> str:
     """What is wrong with a run folder, without the advice to somebody who wants to train in it."""
-    what, _, advice = str(error).rpartition("; ")
-    return what if "--out" in advice else str(error)
+    return error.fact
 
 
 def data_name(config: Mapping[str, Any]) -> str:
