@@ -14,6 +14,7 @@ import pytest
 from endings import status_of
 from small_network import CODE, SIZE
 
+from errors import SettingsError
 from model import Network
 from tasks import TASKS
 from utilities import (
@@ -186,6 +187,61 @@ def test_a_benchmark_of_a_small_network(tmp_path, monkeypatch, capsys):
     assert printed.strip() == table.read_text().strip() and "PI_MNIST | FLP" in printed
 
 
+def test_another_revision_is_measured_in_turn(tmp_path, monkeypatch):
+    """Its processes run in its own tree, and answer with times of their own."""
+    answers = {"first": 0, "facts": {"flop": 1e9, "checkpoint_s": 30, "peak_GiB": 1}, "test": 1.0}
+
+    class Answering:
+        running: list = []
+        started = 0.0
+        why = None
+
+        def __init__(self, task, what, device, together=1, tree=benchmark_processes.ROOT, **_):
+            self.factor = 1 if tree == benchmark_processes.ROOT else 2
+
+        def ask(self, what):
+            return answers.get(what, [0, 0] if what == "checkpoint" else 4.0 * self.factor)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(benchmark_measure, "worker", Answering)
+    plan = benchmark_measure.Plan(["FLP"], 3, "cpu", against=("abcdefg", tmp_path))
+    measurement = benchmark_measure.Measurement("PI_MNIST", plan, lambda text: None)
+    measurement.start()
+    measurement.train()
+    result = measurement.report()
+    row = result["formats"]["FLP"]
+    assert row["ms_per_batch"]["median"] == 4 and row["to_floor"]["median"] == 1
+    assert row["against"]["ms_per_batch"]["median"] == 8
+    assert row["against"]["to_ours"] == {"median": 2, "min": 2, "max": 2}
+    last = benchmark_table.markdown({"results": [result]}).splitlines()[-1]
+    assert "| abcdefg | 8.0 (8.0 - 8.0) | 4.0 (4.0 - 4.0) | 2.00 (2.00 - 2.00) |" in last
+
+
+def test_the_tree_of_a_revision(tmp_path, monkeypatch):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(benchmark_processes, "ROOT", tmp_path)
+    git("init", "-q")
+    (tmp_path / "utilities").mkdir()
+    (tmp_path / "a.py").write_text("old")
+    git("add", "-A")
+    git("commit", "-qm", "no benchmark")
+    (tmp_path / "utilities" / "benchmark_worker.py").write_text("worker")
+    git("add", "-A")
+    git("commit", "-qm", "a benchmark")
+    (tmp_path / "a.py").write_text("not committed")
+    with benchmark_processes.tree_of("HEAD") as (name, tree):
+        assert len(name) == 7 and (tree / "a.py").read_text() == "old"
+    assert not tree.exists() and (tmp_path / "a.py").read_text() == "not committed"
+    with pytest.raises(SettingsError, match="has no utilities/benchmark_worker"):
+        with benchmark_processes.tree_of("HEAD~1"):
+            pass
+
+
 @pytest.mark.soak
 def test_a_whole_benchmark(tmp_path):
     """One task, one round."""
@@ -214,6 +270,8 @@ def test_a_whole_benchmark(tmp_path):
         ["-o", "."],
         ["--peer", "no-such-python"],
         ["--peer", "/bin/echo"],
+        ["--against", "no-such-revision"],
+        ["--against", "--all"],
     ],
 )
 def test_bad_arguments(arguments, capsys):

@@ -15,7 +15,8 @@ floor: the step's matrix products alone (a convolution counted as its matrix pro
 by NumPy's BLAS on a CPU, by JAX's on a GPU; --layers compares every single convolution
 with its matrix products in NumPy's. --peer adds the same step in PyTorch: as written
 (eager), compiled, and with QPyTorch's quantizers, as far as torch and qtorch are
-installed, here or for another Python (--peer PYTHON).
+installed, here or for another Python (--peer PYTHON). --against adds the same step as it
+is in another revision of this repository.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from settings import FORMAT_ARGUMENTS
 from tasks import TASKS
 from utilities.benchmark_effort import EFFORTS
 from utilities.benchmark_measure import Plan, Report, measure, measure_layers
-from utilities.benchmark_processes import Process
+from utilities.benchmark_processes import Process, tree_of
 from utilities.benchmark_table import markdown
 
 
@@ -67,6 +68,11 @@ def add_measurements(parser: argparse.ArgumentParser) -> None:
         const=sys.executable,
         metavar="PYTHON",
         help="measure PyTorch as well, with this Python (default: the one that runs this)",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="REV",
+        help="measure another revision as well, such as HEAD~1 or a tag",
     )
     parser.add_argument(
         "--rounds",
@@ -115,15 +121,18 @@ def main(arguments: list[str]) -> int:
         check_writable(path)
     if a.peer and (why := Process([a.peer, "-c", "import torch; print(0)"]).lacks()):
         parser.error(f"--peer {a.peer}: {why}; name a Python that has torch")
-    try:
-        compare(a, ["python", "-m", "utilities.benchmark", *arguments])
-    finally:
-        Process.close_all()
+    with tree_of(a.against) if a.against else contextlib.nullcontext() as against:
+        try:
+            compare(a, ["python", "-m", "utilities.benchmark", *arguments], against)
+        finally:
+            Process.close_all()
     return 0
 
 
-def compare(a: argparse.Namespace, command: list[str]) -> None:
-    """Measure all tasks; write and print the report."""
+def compare(
+    a: argparse.Namespace, command: list[str], against: tuple[str, Path] | None = None
+) -> None:
+    """Measure all tasks, against another revision if there is one; write and print the report."""
     report: Report = {
         "command": command,
         "date": datetime.date.today().isoformat(),
@@ -132,7 +141,7 @@ def compare(a: argparse.Namespace, command: list[str]) -> None:
         "python": platform.python_version(),
         "results": [],
     }
-    plan = Plan(list(dict.fromkeys(a.formats)), a.rounds, a.device, a.peer, a.together)
+    plan = Plan(list(dict.fromkeys(a.formats)), a.rounds, a.device, a.peer, a.together, against)
     for task in dict.fromkeys(a.tasks):
         result, facts = measure(task, plan, say)
         report["results"].append(result)

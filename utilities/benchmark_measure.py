@@ -5,13 +5,15 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from utilities.benchmark_effort import effort
-from utilities.benchmark_processes import Failed, Process, peer, worker
+from utilities.benchmark_processes import ROOT, Failed, Process, peer, worker
 
 PEERS = {"eager": ("FLP", "FXP", "DFXP"), "compile": ("FLP", "FXP", "DFXP"), "qpytorch": ("FXP",)}
 FLOOR = "floor"  # among the names of formats
+AGAINST = "against"  # before the name of a format: of the other revision
 
 Say = Callable[[str], None]
 Report = dict[str, Any]
@@ -19,13 +21,22 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: `peer` is a Python that has PyTorch, if it is asked for."""
+    """What is measured.
+
+    Parameters
+    ----------
+    peer
+        A Python that has PyTorch, if it is asked for.
+    against
+        (name, tree) of another revision, if it is asked for.
+    """
 
     formats: list[str]
     rounds: int
     device: str
     peer: str | None = None
     together: int = 1
+    against: tuple[str, Path] | None = None
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -56,6 +67,8 @@ class Measurement:
         self.plan = plan
         self.say = say
         self.processes: dict[str, Process] = {}  # by format, and FLOOR
+        self.others: dict[str, Process] = {}  # of the other revision, by format
+        self.others_start_up: dict[str, list[float]] = {}
         self.peers: dict[tuple[str, str], Process] = {}  # by format and variant
         self.peer_facts: dict[tuple[str, str], Report] = {}
         self.start_up: dict[str, list[float]] = {}  # seconds to the first batch
@@ -66,14 +79,16 @@ class Measurement:
         """Start all processes, one by one: how long they take is measured, too."""
         for name in [*self.plan.formats, FLOOR]:
             self.say(f"{self.task} {name}: starting")
-            self.start_up[name] = []
-            with tempfile.TemporaryDirectory() as programs:
-                # Once compiled, and once with the programs that were saved.
-                for _ in range(1 if name == FLOOR else 2):
-                    self._start(name, programs)
+            self.processes[name], self.start_up[name] = self._started(name)
             self.ask(name, "train")
-            if name != FLOOR:
-                self.ask(name, "test")
+            if name == FLOOR:
+                continue
+            self.ask(name, "test")
+            if self.plan.against:
+                self.say(f"{self.task} {name}: starting that of {self.plan.against[0]}")
+                there = self._started(name, self.plan.against[1])
+                self.others[name], self.others_start_up[name] = there
+                self._answer(there[0], name, "train")
         for variant, formats in PEERS.items() if self.plan.peer else ():
             for name in [f for f in formats if f in self.plan.formats]:
                 self.say(f"{self.task} {name}: starting PyTorch, {variant}")
@@ -81,24 +96,35 @@ class Measurement:
                 self.peers[name, variant] = process
                 self.peer_facts[name, variant] = process.read()
 
-    def _start(self, name: str, programs: str) -> None:
-        if name in self.processes:
-            self.processes[name].close()
-        process = worker(
-            self.task,
-            name,
-            self.plan.device,
-            self.plan.together,
-            XLA_PYTHON_CLIENT_PREALLOCATE="false",
-            JAX_COMPILATION_CACHE_DIR=programs,
-        )
-        self.processes[name] = process
-        self.ask(name, "first")
-        self.start_up[name].append(time.perf_counter() - process.started)
+    def _started(self, name: str, tree: Path = ROOT) -> tuple[Process, list[float]]:
+        """A process, and the seconds to its first batch.
+
+        Of a format there are two, one after the other: once compiled, and once with the programs
+        that were saved.
+        """
+        seconds: list[float] = []
+        with tempfile.TemporaryDirectory() as programs:
+            while True:
+                process = worker(
+                    self.task,
+                    name,
+                    self.plan.device,
+                    self.plan.together,
+                    tree,
+                    XLA_PYTHON_CLIENT_PREALLOCATE="false",
+                    JAX_COMPILATION_CACHE_DIR=programs,
+                )
+                self._answer(process, name, "first")
+                seconds.append(time.perf_counter() - process.started)
+                if name == FLOOR or len(seconds) == 2:
+                    return process, seconds
+                process.close()
 
     def ask(self, name: str, what: str) -> Any:
         """The answer of one of our processes."""
-        process = self.processes[name]
+        return self._answer(self.processes[name], name, what)
+
+    def _answer(self, process: Process, name: str, what: str) -> Any:
         answer = process.ask(what)
         if process.why:
             raise Failed(f"{self.task} {name}: {process.why.removeprefix('benchmark_worker: ')}")
@@ -106,11 +132,15 @@ class Measurement:
 
     def train(self) -> None:
         """Training steps, in turn."""
-        self.times = {key: [] for key in [*self.processes, *self.peers]}
+        others = [(AGAINST, name) for name in self.others]
+        self.times = {key: [] for key in [*self.processes, *others, *self.peers]}
         for i in range(self.plan.rounds):
             self.say(f"{self.task}: round {i + 1} of {self.plan.rounds}")
             for name in self.processes:
                 self.times[name].append(self.ask(name, "train"))
+                if name in self.others:
+                    answer = self._answer(self.others[name], name, "train")
+                    self.times[AGAINST, name].append(answer)
             for key, process in self.peers.items():
                 if answered := process.ask(effort(self.task).peer_batches):
                     self.times[key].append(statistics.mean(answered))
@@ -127,6 +157,8 @@ class Measurement:
         rows = result["formats"] = {name: self.row(name) for name in self.plan.formats}
         for name in self.plan.formats if self.plan.together > 1 else ():
             rows[name]["together"] = self.team(name)
+        for name in self.others:
+            rows[name]["against"] = self.other(name)
         for a, b in (("FXP", "FLP"), ("DFXP", "FXP")):
             if a in rows and b in rows:
                 rows[a][f"to_{b}"] = ratios(self.times[a], self.times[b])
@@ -151,6 +183,16 @@ class Measurement:
             "to_floor": ratios(times, self.times[FLOOR]),
             "GFLOP_per_s": self.facts[FLOOR]["flop"] / 1e6 / statistics.median(times),
             "peers": {v: self.peer(name, v) for f, v in self.peers if f == name},
+        }
+
+    def other(self, name: str) -> Report:
+        """A format in the other revision, against ours."""
+        assert self.plan.against
+        return {
+            "revision": self.plan.against[0],
+            "ms_per_batch": spread(self.times[AGAINST, name]),
+            "to_first_batch_s": self.others_start_up[name],
+            "to_ours": ratios(self.times[AGAINST, name], self.times[name]),
         }
 
     def peer(self, name: str, variant: str) -> Report:
@@ -184,7 +226,7 @@ class Measurement:
 
     def close(self) -> None:
         """End all processes."""
-        for process in [*self.processes.values(), *self.peers.values()]:
+        for process in [*self.processes.values(), *self.others.values(), *self.peers.values()]:
             process.close()
 
 

@@ -1,16 +1,23 @@
-"""The processes of the benchmark: each measures one thing when it is asked to."""
+"""The processes of the benchmark: each measures one thing when it is asked to.
+
+Those of another revision run in its tree, with the benchmark that it has.
+"""
 
 import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from errors import ProgramError
+from errors import ProgramError, SettingsError
 from signals import SIGNALS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +33,7 @@ class Process:
 
     running: list["Process"] = []
 
-    def __init__(self, command: list[str], **environment: str) -> None:
+    def __init__(self, command: list[str], tree: Path = ROOT, **environment: str) -> None:
         self.running.append(self)
         self.started = time.perf_counter()
         self.why: str | None = None
@@ -40,7 +47,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                cwd=ROOT,
+                cwd=tree,
                 env=os.environ | environment,
             )
         except OSError as error:
@@ -98,10 +105,40 @@ class Process:
             process.close()
 
 
-def worker(task: str, what: str, device: str, together: int = 1, **environment: str) -> Process:
-    """A process of utilities.benchmark_worker."""
+def worker(
+    task: str, what: str, device: str, together: int = 1, tree: Path = ROOT, **environment: str
+) -> Process:
+    """A process of utilities.benchmark_worker, as it is in a tree."""
     options = ["--device", device, "--together", str(together)]
-    return Process([*WORKER, task, what, *options], **environment)
+    return Process([*WORKER, task, what, *options], tree, **environment)
+
+
+@contextlib.contextmanager
+def tree_of(revision: str) -> Iterator[tuple[str, Path]]:
+    """(its short name, a folder with it as it is in git), as long as it is needed.
+
+    SettingsError if git has no such revision, or it has no benchmark of this kind.
+    """
+    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if not commit:
+        raise SettingsError(f"--against {revision}: git has no such revision here; see git log")
+    name = commit.decode().strip()
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(_git("archive", name))) as tar:
+            tar.extractall(folder, filter="data")
+        tree = Path(folder)
+        if not (tree / "utilities" / "benchmark_worker.py").exists():
+            raise SettingsError(f"--against {revision}: it has no utilities/benchmark_worker.py")
+        yield name[:7], tree
+
+
+def _git(*words: str) -> bytes:
+    """What git prints, nothing if it refuses; SettingsError if there is no git."""
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True)
+    except OSError as error:
+        raise SettingsError(f"--against needs git ({error.strerror})") from None
+    return b"" if done.returncode else done.stdout
 
 
 def peer(python: str, task: str, number_format: str, variant: str) -> Process:

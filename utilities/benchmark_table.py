@@ -28,11 +28,20 @@ TEAMS = (
     "together, ms",
     "gain",
 )
+OTHERS = (
+    "task",
+    "format",
+    "other revision",
+    "its ms a batch",
+    "ours, ms",
+    "its / ours",
+    "its first batch (again), s",
+)
 LAYERS = ("task", "layer", "product", "ours, ms", "BLAS, ms", "ratio")
 
 
 def markdown(report: Report) -> str:
-    """Speed, cost of checkpoints, and, if measured, teams of runs and single layers."""
+    """Speed, cost of checkpoints, and what else was measured."""
     rows = list(format_rows(report))
     speed = [(*names, *speed_cells(row)) for names, row in rows]
     checkpoints = [(*names, *checkpoint_cells(row["checkpoint"])) for names, row in rows]
@@ -44,6 +53,8 @@ def markdown(report: Report) -> str:
     ]
     tables = [table(SPEED, speed), table(CHECKPOINTS, checkpoints)]
     tables += [table(TEAMS, teams)] if teams else []
+    others = [(*names, *other_cells(row)) for names, row in rows if "against" in row]
+    tables += [table(OTHERS, others)] if others else []
     tables += [table(LAYERS, layers)] if layers else []
     return "\n".join(tables)
 
@@ -99,6 +110,18 @@ def team_cells(row: Report) -> tuple[str, ...]:
     """Of the table of runs that are trained together."""
     runs = str(row["runs"])
     return runs, times(row["alone_ms"]), times(row["together_ms"]), times(row["gain"], 2)
+
+
+def other_cells(row: Report) -> tuple[str, ...]:
+    """Of the table of another revision."""
+    other = row["against"]
+    return (
+        other["revision"],
+        times(other["ms_per_batch"]),
+        times(row["ms_per_batch"]),
+        times(other["to_ours"], 2),
+        "{:.1f} ({:.1f})".format(*other["to_first_batch_s"]),
+    )
 
 
 def layer_cells(row: Report) -> tuple[str, ...]:
