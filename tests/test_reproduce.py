@@ -49,7 +49,7 @@ def test_reproduce_draws_what_it_trained(sample, tmp_path, capsys, monkeypatch):
     shutil.rmtree(flp)
     capsys.readouterr()
     assert figures.main([str(tmp_path), "--sample", "-o", str(tmp_path / "again")]) == 2
-    assert "no FLP run of PI_MNIST" in capsys.readouterr().err
+    assert "no FLP run of PI_MNIST" in capsys.readouterr().out
 
 
 def test_ranges_that_cannot_move_are_mentioned_first_and_once(

@@ -73,7 +73,7 @@ def test_runs_on_the_sample_and_on_real_data_do_not_mix(tmp_path, capsys):
     capsys.readouterr()
     for words in ([str(tmp_path / "sample")], [str(tmp_path / "real"), "--sample"]):
         assert results.main(words) == 2
-        assert "no run to show" in capsys.readouterr().err
+        assert "nothing to show" in capsys.readouterr().err
 
 
 def test_the_papers_errors_stand_beside_its_data_only(tmp_path, capsys):

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     print(f"python main.py {' '.join(words)}", flush=True)
     if status := program.main(words):
         return status
-    figures.curves([folder], folder / "curves.png")
+    figures.draw_curves([folder], folder / "curves.png")
     print(f"learning curve {folder / 'curves.png'}")
     return 0
 

@@ -31,6 +31,11 @@ class Outcome:
     data: str = ""
 
     @property
+    def label(self) -> str:
+        """What tells it from others, and the paper's from those on other data."""
+        return " ".join([*self.settings.words(), *([f"({self.data})"] if self.data else [])])
+
+    @property
     def last(self) -> Record:
         return self.records[-1]
 
@@ -68,11 +73,13 @@ class Outcome:
         return ", ".join(words if device.startswith("cpu") else [device, *words])
 
 
-def collect(folders: Iterable[Path | str], sample: bool = False) -> tuple[list[Outcome], list[str]]:
+def collect(
+    folders: Iterable[Path | str], sample: bool | None = False
+) -> tuple[list[Outcome], list[str]]:
     """The runs in folders; and remarks on those left out, with the reason.
 
     Runs on the generated sample are left out, unless `sample`: then only those are
-    taken.
+    taken. With None all are.
 
     Raises
     ------
@@ -96,6 +103,14 @@ def collect(folders: Iterable[Path | str], sample: bool = False) -> tuple[list[O
 def fact(error: RunError) -> str:
     """What is wrong with a run folder, without the advice to somebody who wants to train in it."""
     return error.fact
+
+
+def nothing(what: str, remarks: Sequence[str]) -> RunError:
+    """The error if there is nothing: the reason; if there are several, they are printed."""
+    if len(remarks) < 2:
+        return RunError(f"nothing {what}: {''.join(remarks)}")
+    print("\n".join(remarks))
+    return RunError(f"nothing {what}, for the {len(remarks)} reasons above")
 
 
 def data_name(config: Mapping[str, Any]) -> str:
@@ -128,7 +143,17 @@ def _sum(identity: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(sorted(identity.items())).encode()).hexdigest()[:8]
 
 
-def read(folder: Path, sample: bool) -> Outcome:
+def run_in(folder: Path) -> Outcome:
+    """The run of a run folder; RunError if there is none, or none with a finished epoch."""
+    if not (folder / "config.json").exists():
+        raise RunError(f"{folder} is not a run folder")
+    try:
+        return read(folder, None)
+    except RunError as error:
+        raise RunError(fact(error)) from None
+
+
+def read(folder: Path, sample: bool | None) -> Outcome:
     """A run with records that is, or is not, on the sample; else RunError."""
     run = RunFolder(folder)
     config = run.config()
@@ -136,9 +161,9 @@ def read(folder: Path, sample: bool) -> Outcome:
     records = run.records()
     if not records:
         raise RunError(f"{folder} has no finished epoch")
-    if bool(config.get("sample")) != sample:
+    if sample is not None and bool(config.get("sample")) != sample:
         trained_on = "real data" if sample else "the generated sample"
-        raise RunError(f"{folder} was trained on {trained_on}, left out")
+        raise RunError(f"{folder} was trained on {trained_on}")
     settings = Settings(**config["settings"])
     return Outcome(folder, settings, config["epochs"], records, config, data_name(config))
 

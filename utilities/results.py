@@ -10,10 +10,9 @@ missing, or was stopped early, is said.
 from pathlib import Path
 
 import terminal
-from errors import RunError
 from files import write_atomically
 from utilities import results_table
-from utilities.outcomes import collect
+from utilities.outcomes import collect, nothing
 from utilities.results_table import aligned, as_csv, markdown, table
 
 
@@ -41,7 +40,7 @@ def main(arguments: list[str]) -> int:
     a = parser.parse_args(arguments)
     outcomes, remarks = collect(a.runs, a.sample)
     if not outcomes:
-        raise RunError("no run to show: " + "; ".join(remarks))
+        raise nothing("to show", [f"left out: {remark}" for remark in remarks])
     rows, missing = table(outcomes)
     for path, text in ((a.markdown, markdown(rows)), (a.csv, as_csv(rows))):
         if path:
