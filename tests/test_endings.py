@@ -32,6 +32,7 @@ PROGRAMS = {
             "export",
             "figures",
             "replay_trace",
+            "report",
             "reproduce",
             "results",
             "sample_data",

@@ -116,13 +116,15 @@ def test_a_folder_without_a_run_gives_one_line(kind, tmp_path, capsys):
 def test_what_cannot_be_drawn_gives_one_line(tmp_path, capsys):
     fake_run(tmp_path / "flp", 2.0)
     fake_run(tmp_path / "sample", 2.0, sample=True)
-    fake_run(tmp_path / "curves" / "run", 2.0)
+    fake_run(tmp_path / "strange", 2.0, **DFXP)
+    change(tmp_path / "strange", lambda r: r | {"ranges": [[1, 2]]})
     write_npz(tmp_path / "flp" / "best.npz", {"layer0/W": np.zeros((3, 2, 5, 5), "float32")})
     run = str(tmp_path / "flp")
     for words in (
         [run],
         [str(tmp_path / "sample")],
         ["ranges", run],
+        ["ranges", str(tmp_path / "strange")],
         [str(tmp_path / "out")],
         ["filters", run],  # two channels
         ["filters", str(tmp_path / "sample")],  # no parameters

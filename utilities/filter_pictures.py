@@ -41,6 +41,11 @@ def is_first_layer(W: np.ndarray) -> bool:
     return W.ndim == 4 and W.shape[1] in (1, 3) or W.ndim == 2 and len(W) == PICTURE_SIDE**2
 
 
+def white_from(W: np.ndarray) -> float:
+    """The weight that is white on one scale for all: few are larger."""
+    return float(np.quantile(np.abs(W), 1 - BEYOND))
+
+
 def tile(W: np.ndarray, largest: float | None = None) -> np.ndarray:
     """Filters (filters, channels, rows, columns) as one picture, float64 (rows, columns, 3).
 
@@ -66,7 +71,7 @@ def filters(outcome: Outcome, count: int = USUAL, scale: str = "one") -> Any:
     """The first so many filters of the first layer, in colour if they see colours."""
     W = first_filters(outcome.folder)
     shown = W[:count]
-    largest = float(np.quantile(np.abs(shown), 1 - BEYOND)) if scale == "one" else None
+    largest = white_from(shown) if scale == "one" else None
     picture = tile(shown, largest)
     rows, columns, _ = picture.shape
     width = max(1, PIXELS // columns) * columns / 150  # a whole number of pixels for a weight

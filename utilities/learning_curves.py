@@ -10,7 +10,7 @@ import numpy as np
 from settings import FORMAT_ARGUMENTS
 from tasks import TASKS
 from utilities.naming import names, task_name, with_folders
-from utilities.outcomes import Outcome
+from utilities.outcomes import Outcome, values
 from utilities.pictures import (
     WIDTH,
     End,
@@ -83,7 +83,7 @@ def draw_run(axes: Any, outcome: Outcome) -> list[End]:
         ("validation_error", "--", "validation"),
         ("training_error", ":", "training, under dropout"),
     ):
-        if any(record.get(what) is not None for record in outcome.records):
+        if np.isfinite(values(outcome.records, what)).any():
             ends.append(draw_error(axes, outcome, what, replace(style, dash=dash), text))
     return ends
 
@@ -91,8 +91,8 @@ def draw_run(axes: Any, outcome: Outcome) -> list[End]:
 def draw_error(axes: Any, outcome: Outcome, what: str, style: Style, text: str) -> End:
     """One line, smoothed, over the raw values; where it ends."""
     records = since_first(outcome)
-    epochs = np.array([record["epoch"] for record in records], "float64")
-    raw = np.array([math.nan if (e := r.get(what)) is None else e for r in records], "float64")
+    epochs = values(records, "epoch")
+    raw = values(records, what)
     line = smoothed(raw)
     if not np.array_equal(line, raw, equal_nan=True):
         axes.plot(epochs, raw, color=style.colour, linewidth=0.5, alpha=0.25)
@@ -135,18 +135,26 @@ def finish(axes: Any, outcomes: Sequence[Outcome]) -> None:
     axes.set_xlabel("epoch")
     whole_numbers(axes.xaxis)
     lines = [line.get_xydata() for line in axes.lines]
-    points = np.concatenate(lines)
-    points = points[np.isfinite(points[:, 1])]
-    if not len(points) or points[:, 1].min() <= 0:
+    low, high = limits(np.concatenate(lines))
+    if not low > 0:
         return
-    late = points[points[:, 0] >= points[:, 0].max() / FALL]
-    top = ROOM * late[:, 1].max()
-    if points[:, 1].max() > top:
-        axes.set_ylim(late[:, 1].min() / 1.1, top)
-        first = [f"{line[0, 1]:.2g}" for line in lines if line[0, 1] > top]
+    if first := [f"{line[0, 1]:.2g}" for line in lines if line[0, 1] > high]:
+        axes.set_ylim(low, high)
         said = " to ".join(sorted({min(first, key=float), max(first, key=float)}, key=float))
         axes.text(0.08, 0.97, f"first epoch: {said} %", transform=axes.transAxes, va="top")
     logarithmic(axes)
+
+
+def limits(points: np.ndarray) -> tuple[float, float]:
+    """What to show of errors, points (epoch, error): not the fall of the first epochs.
+
+    (0, the largest) if there is an error of 0.
+    """
+    points = points[np.isfinite(points[:, 1])]
+    if not len(points) or points[:, 1].min() <= 0:
+        return 0.0, max(1.0, points[:, 1].max(initial=0.0))
+    late = points[points[:, 0] >= points[:, 0].max() / FALL]
+    return late[:, 1].min() / 1.1, ROOM * late[:, 1].max()
 
 
 def title(outcomes: Sequence[Outcome]) -> str:

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from datasets import cifar10, mnist, svhn
 from errors import RunError
@@ -166,6 +169,14 @@ def read(folder: Path, sample: bool | None) -> Outcome:
         raise RunError(f"{folder} was trained on {trained_on}")
     settings = Settings(**config["settings"])
     return Outcome(folder, settings, config["epochs"], records, config, data_name(config))
+
+
+def values(records: Iterable[Record], what: str) -> np.ndarray:
+    """A number of each record, float64; NaN where there is none."""
+    found = (record.get(what) for record in records)
+    numbers = [v if isinstance(v, (int, float)) else math.nan for v in found]
+    result = np.array(numbers, "float64")
+    return np.where(np.isfinite(result), result, math.nan)
 
 
 def by_settings(outcomes: Iterable[Outcome]) -> dict[Settings, list[Outcome]]:

@@ -25,6 +25,7 @@ HEIGHTS = 3.4, 2.2  # inches, of ranges and of rates
 SIDE_BY_SIDE = 1.5  # points between lines that are equal
 EQUAL = 0.2  # bits
 LEAST = 1e-3  # of the limit; rates below it are not drawn
+PARTS = "ranges", "overflow_rates"  # of a record
 NAMES = "range (integer bits)", "overflow rate (%)"
 # Of signals: those of values and of their gradients differ by dash, the kinds by colour.
 SIGNAL_STYLES: dict[str, tuple[str, Any]] = {
@@ -48,11 +49,7 @@ def ranges(outcome: Outcome) -> Any:
     thousandth of the limit are below the edge.
     RunError if the run has no ranges.
     """
-    records = [record for record in outcome.records if "ranges" in record]
-    if not records:
-        raise RunError(
-            f"{outcome.folder} has no ranges: it is no DFXP run, or has no finished epoch"
-        )
+    records = with_ranges(outcome)
     layers = len(records[0]["ranges"])
     figure, axes = pyplot().subplots(
         2,
@@ -76,6 +73,24 @@ def ranges(outcome: Outcome) -> Any:
         axis.set_ylabel(name + (f", means of {window} epochs" if window > 1 else ""))
     figure.suptitle(outcome.label, fontsize="medium")
     return figure
+
+
+def with_ranges(outcome: Outcome) -> list[Record]:
+    """The records that have ranges; RunError if there are none, or they are anything else."""
+    from format import SIGNALS
+
+    records = [record for record in outcome.records if "ranges" in record]
+    if not records:
+        raise RunError(f"{outcome.folder} has no ranges: it is no DFXP run")
+    try:
+        own = [np.asarray(r[what], "float64") for r in records for what in PARTS if what in r]
+    except (TypeError, ValueError):
+        own = []
+    shapes = {values.shape for values in own}
+    whole = len(shapes) == 1 and len(shape := shapes.pop()) == 2 and shape[1] == len(SIGNALS)
+    if not whole or not all(np.isfinite(values).all() for values in own):
+        raise RunError(f"{outcome.folder} has ranges or overflow rates that are none")
+    return records
 
 
 def means(records: list[Record], what: str, window: int) -> tuple[np.ndarray, np.ndarray]:
