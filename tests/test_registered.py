@@ -101,9 +101,9 @@ def test_it_can_be_reproduced(item, scale, tmp_path, capsys):
     assert reproduce.main([*words, "--dry-run"]) == 0
     out = capsys.readouterr().out
     lines = [line.split() for line in out.splitlines() if line.startswith("waiting")]
-    assert {line[3] for line in lines} == {"TINY"} and "which it does not have" in out
+    assert {line[4] for line in lines} == {"TINY"} and "which it does not have" in out
     if item == "table":  # of a task that the paper does not have, all formats
-        assert [line[4] for line in lines] == list(FORMAT_ARGUMENTS)
+        assert [line[5] for line in lines] == list(FORMAT_ARGUMENTS)
     assert ("1 epochs of TINY instead of 2" in out) == (scale == "small")
 
 

@@ -1,5 +1,7 @@
 """What is behind an item of the paper, and what is made of it."""
 
+import json
+import re
 import shutil
 
 import pytest
@@ -7,6 +9,7 @@ from small_network import SIZE, small_pi_mnist
 
 import arguments
 from files import load_npz
+from settings import FORMAT_ARGUMENTS
 from utilities import figures, paper_figures, reproduce
 
 
@@ -16,20 +19,60 @@ def test_what_would_be_reproduced(item, scale, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert reproduce.main([item, "--scale", scale, "--dry-run"]) == 0
     out = capsys.readouterr().out
-    commands = [line.split()[3:] for line in out.splitlines() if line.startswith("waiting")]
+    lines = [line for line in out.splitlines() if line.startswith("waiting")]
+    commands = [line.partition(" main.py ")[2].split() for line in lines]
     settings = [arguments.parse(words).settings for words in commands]
     assert settings == reproduce.wanted(item, small=scale == "small")
     assert len(set(settings)) == len(settings)
-    assert ("small scale" in out) == (scale == "small") and "on two CPU cores" in out
-    assert all((s.epochs is None) == (scale == "full") for s in settings)
+    assert ("small scale" in out) == (scale == "small") and "on 2 cores of " in out
+    assert all(re.match(r"waiting +[0-9.]+ (minutes?|hours)  python main.py ", x) for x in lines)
+    if scale == "full":
+        assert all(s.epochs is None for s in settings)
     if item == "table":
-        assert len(settings) == 16
+        assert len(settings) == (16 if scale == "full" else 12)
     else:
+        assert scale == "full" or {s.epochs for s in settings} == {20}
         figure = paper_figures.FIGURES[item]
         swept = [s for s in settings if figure.takes(s)]
         assert len({getattr(s, figure.swept) for s in swept}) >= 5
         assert [s.format for s in settings if s not in swept] == ["FLP"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_small_table_is_the_one_that_results_has():
+    runs = reproduce.wanted("table", small=True)
+    assert {(s.task, s.epochs) for s in runs} == {
+        ("PI_MNIST", None),
+        ("MNIST", 40),
+        ("CIFAR10", 20),
+    }
+    results = reproduce.BENCHMARK.parent
+    found = [s for s in runs if s.task == "PI_MNIST" and (results / s.folder_name()).is_dir()]
+    assert [s.format for s in found] == list(FORMAT_ARGUMENTS)
+    assert [s.epochs for s in reproduce.wanted("table", "SVHN", small=True)] == [1] * 4
+    words = reproduce.shrunk("table", runs)
+    assert "40 epochs of MNIST instead of 800" in words and "no SVHN" in words
+    assert "PI_MNIST" not in words
+
+
+def test_costs_add_up_and_unknown_ones_are_said(monkeypatch):
+    """An hour has 3.6e6 ms: counts of batches and of images, by the medians of the benchmark."""
+    (run,) = reproduce.wanted("table", "CIFAR10", small=True)[:1]
+    report = json.loads(reproduce.BENCHMARK.read_text())
+    row = next(r["formats"]["FLP"] for r in report["results"] if r["task"] == "CIFAR10")
+    ms = row["ms_per_batch"]["median"] * 351 * 20 + row["ms_per_test_image"]["median"] * 15_000 * 21
+    assert reproduce.Costs().hours(run) == pytest.approx(ms / 3.6e6)
+    runs = reproduce.wanted("table", small=True)
+    assert reproduce.cost(runs)[0] == pytest.approx(sum(map(reproduce.Costs().hours, runs)))
+    monkeypatch.delitem(reproduce.EXAMPLES, "cifar10")
+    assert reproduce.Costs().hours(run) is None
+    assert [reproduce.duration(hours) for hours in (None, 0.001, 0.5, 1.25, 8.4)] == [
+        "?",
+        "1 minute",
+        "30 minutes",
+        "1.2 hours",
+        "8 hours",
+    ]
 
 
 def test_reproduce_draws_what_it_trained(sample, tmp_path, capsys, monkeypatch):

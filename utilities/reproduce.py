@@ -9,9 +9,10 @@
     python -m utilities.reproduce fig4    DFXP against the maximum overflow rate, for several
                                           bit-widths
 
---scale small shrinks the number of epochs (the schedules with it) and leaves points
-out, for a laptop, and says so; nothing of the networks or formats is smaller. What it
-will cost is said before it starts. The same command again goes on with what is missing.
+--scale small shrinks the number of epochs (the schedules with it) and leaves points of
+figures out, for a laptop, and says so; nothing of the networks or formats is smaller. Of
+the table it gives the runs of results/README.md. What it will cost is said before it
+starts. The same command again goes on with what is missing.
 """
 
 import json
@@ -28,6 +29,9 @@ from utilities.results_table import aligned, remarks, table
 from utilities.sweep_jobs import Job, Options, plan
 from utilities.sweep_program import GOES_ON, add_options, execute
 
+# Of the table in results/README.md, which has no SVHN; None: as many as published.
+TABLE_EPOCHS: dict[str, int | None] = {"PI_MNIST": None, "MNIST": 40, "CIFAR10": 20}
+# Of a run behind a figure, or of another task.
 SMALL_EPOCHS = {"PI_MNIST": 20, "MNIST": 3, "CIFAR10": 3, "SVHN": 1}
 SMALL_SHARE = 40  # where that says nothing: one of so many epochs
 # The bit-widths around the knees, and the other points of each figure: (full, small).
@@ -85,43 +89,81 @@ def wanted(
     """The runs behind an item, in order of value."""
     runs: list[tuple[str, str, Numbers]]
     if item == "table":
-        tasks = [task] if task else [name for name in TASKS if TASKS[name].paper]
+        tasks = [task] if task else table_tasks(small)
         runs = [(name, f, {}) for name in tasks for f in table_formats(name)]
     else:
         runs = [(task or "PI_MNIST", f, numbers) for f, numbers in points(item, small)]
     return [
         Settings.published(
-            name, f, **numbers, seed=seed, epochs=small_epochs(name) if small else None
+            name, f, **numbers, seed=seed, epochs=small_epochs(item, name) if small else None
         )
         for name, f, numbers in runs
         for seed in range(SEED, SEED + seeds)
     ]
 
 
-def small_epochs(task: str) -> int:
-    """How many epochs of a task --scale small trains."""
+def table_tasks(small: bool) -> list[str]:
+    """The tasks of the table: the paper's, those that `results/` has if it is to be small."""
+    return [name for name in TASKS if TASKS[name].paper and (name in TABLE_EPOCHS or not small)]
+
+
+def small_epochs(item: str, task: str) -> int | None:
+    """How many epochs of a task --scale small trains for an item; None: as many as published."""
+    if item == "table" and task in TABLE_EPOCHS:
+        return TABLE_EPOCHS[task]
     return SMALL_EPOCHS.get(task) or max(1, TASKS[task].epochs // SMALL_SHARE)
 
 
-def cost(runs: list[Settings], sample: bool = False) -> tuple[float, list[str]]:
-    """Hours that runs take as results/benchmark.json has it; and what it lacks."""
-    examples = SAMPLE_EXAMPLES if sample else EXAMPLES
-    report = json.loads(BENCHMARK.read_text())
-    rows = {(r["task"], name): row for r in report["results"] for name, row in r["formats"].items()}
-    hours = 0.0
-    unknown = set()
-    for settings in runs:
+class Costs:
+    """What runs take, as results/benchmark.json has it; its machine in words.
+
+    Parameters
+    ----------
+    sample
+        Whether they are trained on the generated sample.
+    """
+
+    def __init__(self, sample: bool = False) -> None:
+        report = json.loads(BENCHMARK.read_text())
+        self.machine = f"{report['cores']} cores of {report['processor']}"
+        self._examples = SAMPLE_EXAMPLES if sample else EXAMPLES
+        self._rows = {
+            (result["task"], name): row
+            for result in report["results"]
+            for name, row in result["formats"].items()
+        }
+
+    def hours(self, settings: Settings) -> float | None:
+        """Of a run; None of one that it does not have."""
         task = TASKS[settings.task]
-        row = rows.get((SAME_NETWORK.get(settings.task, settings.task), settings.format))
-        if row is None or task.data_set not in examples:
-            unknown.add(f"{settings.task} {settings.format}")
-            continue
-        trained, tested = examples[task.data_set]
+        row = self._rows.get((SAME_NETWORK.get(settings.task, settings.task), settings.format))
+        if row is None or task.data_set not in self._examples:
+            return None
+        trained, tested = self._examples[task.data_set]
         batches = trained // task.batch_size * (settings.last_epoch + settings.init_epochs)
         images = tested * (settings.last_epoch + 1)
-        hours += batches * row["ms_per_batch"]["median"] / 3.6e6
-        hours += images * row["ms_per_test_image"]["median"] / 3.6e6
-    return hours, sorted(unknown)
+        training = batches * row["ms_per_batch"]["median"]
+        return (training + images * row["ms_per_test_image"]["median"]) / 3.6e6
+
+
+def cost(runs: list[Settings], sample: bool = False) -> tuple[float, list[str]]:
+    """Hours that runs take; and those that the benchmark does not have."""
+    costs = Costs(sample)
+    hours = {settings: costs.hours(settings) for settings in runs}
+    unknown = {f"{s.task} {s.format}" for s, known in hours.items() if known is None}
+    return sum(known or 0.0 for known in hours.values()), sorted(unknown)
+
+
+def duration(hours: float | None) -> str:
+    """In words."""
+    if hours is None:
+        return "?"
+    if hours > 3:
+        return f"{hours:.0f} hours"
+    if hours > 1:
+        return f"{hours:.1f} hours"
+    minutes = max(1, round(60 * hours))
+    return f"{minutes} minute{'s' * (minutes > 1)}"
 
 
 def frequency_remarks(runs: list[Settings], sample: bool) -> list[str]:
@@ -142,21 +184,42 @@ def announce(item: str, small: bool, jobs: list[Job], sample: bool = False) -> N
     finished = sum(job.status == "finished" for job in jobs)
     print(f"{item}: {len(runs)} runs, {finished} of them finished already")
     if small:
-        shrunk = {settings.task: settings.last_epoch for settings in runs}
-        epochs = [f"{n} epochs of {t} instead of {TASKS[t].epochs}" for t, n in shrunk.items()]
-        fewer = "" if item == "table" else ", and fewer points"
-        print(
-            f"small scale: {', '.join(epochs)}{fewer}; the networks and formats are the published "
-            "ones"
-        )
+        print(shrunk(item, runs))
     if sample:
         print("on the generated sample: its errors say nothing about the paper's")
     hours, unknown = cost(runs, sample)
-    time = f"{hours:.0f} hours" if hours > 3 else f"{max(1, round(60 * hours))} minutes"
     but = f", but for {', '.join(unknown)}, which it does not have" if unknown else ""
     print(
-        f"all of them take about {time} on two CPU cores (results/benchmark.json){but}", flush=True
+        f"all of them take about {duration(hours)} on {Costs().machine} "
+        f"(results/benchmark.json){but}",
+        flush=True,
     )
+
+
+def shrunk(item: str, runs: list[Settings]) -> str:
+    """In what --scale small is not what was published."""
+    epochs = {own.task: own.last_epoch for own in runs}
+    parts = [
+        f"{n} epochs of {task} instead of {TASKS[task].epochs}"
+        for task, n in epochs.items()
+        if n != TASKS[task].epochs
+    ]
+    if item != "table":
+        parts.append("and fewer points")
+    if len(epochs) > 1:
+        parts += [f"no {task} (--task {task})" for task in table_tasks(False) if task not in epochs]
+    return f"small scale: {', '.join(parts)}; the networks and formats are the published ones"
+
+
+def print_plan(jobs: list[Job], options: Options) -> None:
+    """Each run with what it costs."""
+    for remark in frequency_remarks([job.settings for job in jobs], options.sample):
+        print(remark)
+    costs = Costs(options.sample)
+    for job in jobs:
+        time = duration(costs.hours(job.settings))
+        command = " ".join(options.command(job.settings))
+        print(f"{job.status:<9} {time:>10}  python {command}")
 
 
 def show(item: str, jobs: list[Job], out: Path, sample: bool) -> None:
@@ -194,10 +257,7 @@ def main(arguments: list[str]) -> int:
     jobs = plan(settings, options)
     announce(a.item, small, jobs, a.sample)
     if a.dry_run:
-        for remark in frequency_remarks(settings, a.sample):
-            print(remark)
-        for job in jobs:
-            print(f"{job.status:<9} python {' '.join(options.command(job.settings))}")
+        print_plan(jobs, options)
         return 0
     status, jobs = execute("reproduce", settings, a)
     if status < 128 and any(job.record for job in jobs):
