@@ -24,7 +24,8 @@ from utilities.pictures import (
 )
 
 SMOOTHED = 60  # a line is a mean over 1/60 of the epochs to both sides of each
-HEIGHT = 2.9  # inches, of a panel
+HEIGHT = 2.9  # inches, of a panel; more if it has many names
+AXIS, NAME = 0.8, 0.17  # of what is around its axes, of a name
 FALL = 40  # the first 1/40 of the epochs may begin above a panel, which their fall would else fill
 ROOM = 1.3  # times the errors after that
 
@@ -50,17 +51,19 @@ def curves(groups: Sequence[Sequence[Outcome]]) -> Any:
     dropout, are drawn as well.
     """
     plt = pyplot()
+    heights = [max(HEIGHT, AXIS + NAME * len(group)) for group in groups]
     figure, axes = plt.subplots(
         len(groups),
-        figsize=(WIDTH, 0.4 + HEIGHT * len(groups)),
+        figsize=(WIDTH, 0.4 + sum(heights)),
         layout="constrained",
         squeeze=False,
+        gridspec_kw={"height_ratios": heights},
     )
-    for panel, group in zip(axes[:, 0], groups, strict=True):
+    for panel, group, height in zip(axes[:, 0], groups, heights, strict=True):
         ends = draw_run(panel, *group) if len(group) == 1 else draw_runs(panel, group)
         finish(panel, group)
         panel.set_ylabel("error (%)" if len(group) == 1 else "test error (%)")
-        label_ends(panel, ends, HEIGHT - 0.8)
+        label_ends(panel, ends, height - AXIS)
     return figure
 
 

@@ -205,6 +205,7 @@ def label_ends(axes: Any, ends: Sequence[End], height: float, margin: bool = Tru
             bbox=None if margin else {"color": "white", "pad": 0.5},
             arrowprops={
                 "arrowstyle": "-",
+                "relpos": (0, 0.5),
                 "color": end.colour,
                 "linewidth": 0.4,
                 "shrinkA": 1,
