@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from endings import status_of
-from fake_runs import DFXP, fake_run
+from fake_runs import DFXP, change, fake_run
 
 from files import write_npz
 from format import SIGNALS
@@ -34,13 +34,6 @@ def drawn(monkeypatch):
     yield figures_drawn
     for figure in figures_drawn:
         pictures.pyplot().close(figure)
-
-
-def change(run, how):
-    """Change the records of a run, each by how(record)."""
-    metrics = run / "metrics.jsonl"
-    records = [how(json.loads(line)) for line in metrics.read_text().splitlines()]
-    metrics.write_text("".join(json.dumps(r) + "\n" for r in records if r))
 
 
 def words_in(axes):

@@ -10,7 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 from endings import status_of
-from fake_runs import DFXP, fake_run
+from fake_runs import DFXP, change, fake_run
 
 from files import write_npz
 from utilities import report, report_charts
@@ -60,13 +60,6 @@ class Page(html.parser.HTMLParser):
     @property
     def text(self):
         return " ".join(self.words)
-
-
-def change(run, how):
-    """Change the records of a run, each by how(record)."""
-    metrics = run / "metrics.jsonl"
-    records = [how(json.loads(line)) for line in metrics.read_text().splitlines()]
-    metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,29 @@ def test_the_device_is_named_as_far_as_it_is_known(config, device, tmp_path, cap
     assert f"  {device}  " in capsys.readouterr().out.splitlines()[1]
 
 
+def test_errors_are_compared_with_those_of_floats_as_long(tmp_path, capsys):
+    """Beside the paper's ratio, 0.59 / 0.51, however many the epochs are."""
+    fake_run(tmp_path / "flp", 2.0, epochs=40, task="MNIST")
+    fake_run(tmp_path / "flp2", 3.0, epochs=40, task="MNIST", seed=2)
+    fake_run(tmp_path / "dfxp", 2.5, epochs=40, task="MNIST", **DFXP)
+    fake_run(tmp_path / "other", 5.0, epochs=40, task="MNIST", **DFXP | {"prop_bits": 8})
+    fake_run(tmp_path / "longer", 1.0, epochs=50, task="MNIST", **DFXP)
+    fake_run(tmp_path / "stopped", 1.0, epochs=40, epoch=3, task="MNIST", format="HFLP")
+    fake_run(tmp_path / "sample", 2.5, epochs=40, task="MNIST", sample=True, **DFXP)
+    out = tmp_path / "t.csv"
+    assert results.main([str(tmp_path), "--csv", str(out)]) == 0
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    found = {row["command"].removeprefix("main.py MNIST "): row for row in rows}
+    ratios = {name: (row["ratio"], row["paper_ratio"]) for name, row in found.items()}
+    assert ratios == {
+        "FLP --epochs 40": ("", ""),
+        "HFLP --epochs 40": ("", ""),
+        "DFXP 5 8 11 100 0.0001 2 --epochs 40": ("2.0", ""),
+        "DFXP 5 9 11 100 0.0001 2 --epochs 40": ("1.0", "1.156863"),
+        "DFXP 5 9 11 100 0.0001 2 --epochs 50": ("", ""),
+    }
+
+
 def test_runs_on_the_sample_and_on_real_data_do_not_mix(tmp_path, capsys):
     fake_run(tmp_path / "real" / "run", 1.0)
     fake_run(tmp_path / "sample" / "run", 1.0, sample=True)

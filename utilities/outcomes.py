@@ -15,8 +15,10 @@ from datasets import cifar10, mnist, svhn
 from errors import RunError
 from records.folder import RunFolder
 from records.metrics import Record
-from settings import Settings
+from settings import FORMAT_ARGUMENTS, Settings
 from tasks import TASKS
+
+Baselines = dict[tuple, list[float]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class Outcome:
     @property
     def complete(self) -> bool:
         return self.last["epoch"] >= self.epochs
+
+    @property
+    def has_papers_numbers(self) -> bool:
+        """Whether its numbers are those of the paper's table, however many its epochs are."""
+        own = tuple(self.settings.numbers.values())
+        return own == FORMAT_ARGUMENTS[self.settings.format].published
 
     @property
     def error(self) -> float:
@@ -185,6 +193,21 @@ def by_settings(outcomes: Iterable[Outcome]) -> dict[Settings, list[Outcome]]:
     for outcome in outcomes:
         groups.setdefault(replace(outcome.settings, seed=0), []).append(outcome)
     return groups
+
+
+def baseline(settings: Settings) -> tuple:
+    """What a run and the FLP runs that it is compared with have in common."""
+    return settings.task, settings.last_epoch, settings.streams
+
+
+def baselines_of(outcomes: Iterable[Outcome]) -> Baselines:
+    """The test errors of complete FLP runs, those that differ by their seeds together."""
+    groups = by_settings(outcome for outcome in outcomes if outcome.complete)
+    return {
+        baseline(settings): [outcome.error for outcome in group]
+        for settings, group in groups.items()
+        if settings.format == "FLP"
+    }
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:

@@ -9,7 +9,16 @@ from typing import Any
 from settings import NUMBERS, Settings
 from tasks import TASKS
 from utilities.naming import names, task_name
-from utilities.outcomes import Outcome, by_settings, collect, mean_and_deviation, nothing
+from utilities.outcomes import (
+    Baselines,
+    Outcome,
+    baseline,
+    baselines_of,
+    by_settings,
+    collect,
+    mean_and_deviation,
+    nothing,
+)
 from utilities.pictures import save
 from utilities.swept_pictures import Knee, Line, Point, picture
 
@@ -87,22 +96,6 @@ SUFFIXES = (".png", ".svg")
 
 
 Lines = dict[Settings, list[Point]]
-Baselines = dict[tuple, list[float]]
-
-
-def baseline(settings: Settings) -> tuple:
-    """What a run and the FLP runs that it is compared with have in common."""
-    return settings.task, settings.last_epoch, settings.streams
-
-
-def baselines_of(outcomes: Iterable[Outcome]) -> Baselines:
-    """The test errors of complete FLP runs, those that differ by their seeds together."""
-    groups = by_settings(outcome for outcome in outcomes if outcome.complete)
-    return {
-        baseline(settings): [outcome.error for outcome in group]
-        for settings, group in groups.items()
-        if settings.format == "FLP"
-    }
 
 
 def lines_of(figure: Figure, outcomes: Iterable[Outcome], floats: Baselines | None) -> Lines:

@@ -20,7 +20,7 @@ from utilities.paper_figures import FIGURES, figure_of
 from utilities.pictures import pyplot, rendered
 from utilities.report_html import Html, document, join, picture, table, tag
 from utilities.report_runs import command as command_of
-from utilities.report_runs import is_papers, section
+from utilities.report_runs import section
 from utilities.results_table import HEAD, order
 from utilities.results_table import remarks as table_remarks
 from utilities.results_table import table as results_rows
@@ -121,7 +121,8 @@ def papers_table(runs: Sequence[Outcome]) -> Html:
     rows, missing = results_rows(list(runs))
     lines = []
     for row in rows:
-        keys = ["", None, row.error, row.paper, row.difference, row.runs, "", row.hours]
+        numbers = [row.error, row.paper, row.difference, row.ratio, row.paper_ratio, row.runs]
+        keys = ["", None, *numbers, "", row.hours]
         cells = list(zip(row.cells(), keys, strict=True))
         cells[0] = (tag("code", row.command), row.command)
         cells[1] = (cells[1][0], float(row.epochs.removeprefix("stopped after ").split()[0]))
@@ -181,7 +182,7 @@ def figures(runs: Sequence[Outcome]) -> Html:
 def comparable(runs: Sequence[Outcome]) -> list[list[Outcome]]:
     """Runs of the paper's formats on the same task and data, and as long: two at least."""
     groups = []
-    for panel in panels([run for run in runs if is_papers(run)]):
+    for panel in panels([run for run in runs if run.has_papers_numbers]):
         for epochs in sorted({run.epochs for run in panel}, reverse=True):
             group = [run for run in panel if run.epochs == epochs]
             if len(group) > 1:

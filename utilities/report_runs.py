@@ -58,15 +58,9 @@ def summary(outcome: Outcome) -> str:
         f"{last['best_validation_error']:.2f} % in epoch {last['best_epoch']}."
     )
     paper = TASKS[outcome.settings.task].paper.get(outcome.settings.format)
-    if paper is not None and is_papers(outcome) and not outcome.data:
+    if paper is not None and outcome.has_papers_numbers and not outcome.data:
         words += f" The paper, after {TASKS[outcome.settings.task].epochs} epochs: {paper:.2f} %."
     return words
-
-
-def is_papers(outcome: Outcome) -> bool:
-    """Whether its numbers are those of the paper's table, however many its epochs are."""
-    own = tuple(outcome.settings.numbers.values())
-    return own == FORMAT_ARGUMENTS[outcome.settings.format].published
 
 
 def remarks(outcome: Outcome) -> list[str]:

@@ -7,9 +7,27 @@ from dataclasses import dataclass
 
 from settings import FORMAT_ARGUMENTS, NUMBERS, Settings
 from tasks import TASKS
-from utilities.outcomes import Outcome, by_settings, mean_and_deviation
+from utilities.outcomes import (
+    Baselines,
+    Outcome,
+    baseline,
+    baselines_of,
+    by_settings,
+    mean_and_deviation,
+)
 
-HEAD = ("command", "epochs", "test error, %", "paper, %", "difference", "runs", "device", "hours")
+HEAD = (
+    "command",
+    "epochs",
+    "test error, %",
+    "paper, %",
+    "difference",
+    "over FLP",
+    "paper over FLP",
+    "runs",
+    "device",
+    "hours",
+)
 
 
 @dataclass(frozen=True)
@@ -17,7 +35,9 @@ class Row:
     """A line of the table: runs that differ by their seeds only.
 
     `deviation` is None of a single run, `paper` where the paper has no such run,
-    `difference` also while the runs are not complete.
+    `difference` also while the runs are not complete. `ratio` is that to the error of FLP runs
+    as long, `paper_ratio` the paper's of the same format, whatever the epochs are here; None
+    where there are none.
     """
 
     command: str
@@ -26,6 +46,8 @@ class Row:
     deviation: float | None
     paper: float | None
     difference: float | None
+    ratio: float | None
+    paper_ratio: float | None
     runs: int
     device: str
     hours: float
@@ -39,6 +61,8 @@ class Row:
             f"{self.error:.2f}{deviation}",
             "" if self.paper is None else f"{self.paper:.2f}",
             "" if self.difference is None else f"{self.difference:+.2f}",
+            "" if self.ratio is None else f"{self.ratio:.2f}",
+            "" if self.paper_ratio is None else f"{self.paper_ratio:.2f}",
             str(self.runs),
             self.device,
             f"{self.hours:.2f}",
@@ -77,15 +101,17 @@ def table(outcomes: list[Outcome]) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     papers = published()
     for data in sorted({outcome.data for outcome in outcomes}):
-        groups = by_settings(outcome for outcome in outcomes if outcome.data == data)
+        own = [outcome for outcome in outcomes if outcome.data == data]
+        groups = by_settings(own)
+        floats = baselines_of(own)
         others = sorted((s for s in groups if s not in papers), key=order)
         for settings in [*papers, *others]:
             paper = None if data else papers.get(settings)
             group = groups.get(settings, [])
             complete = [outcome for outcome in group if outcome.complete]
             if complete:
-                rows.append(row_of(complete, paper))
-            rows += [row_of([o], paper) for o in group if not o.complete]
+                rows.append(row_of(complete, paper, floats))
+            rows += [row_of([o], paper, floats) for o in group if not o.complete]
     official = by_settings(outcome for outcome in outcomes if not outcome.data)
     missing = [command(settings) for settings in papers if settings not in official]
     return rows, missing if official else []
@@ -103,11 +129,23 @@ def remarks(outcomes: list[Outcome]) -> list[str]:
     return lines
 
 
-def row_of(outcomes: list[Outcome], paper: float | None) -> Row:
+def ratios(outcome: Outcome, error: float, floats: Baselines) -> tuple[float | None, float | None]:
+    """An error over that of FLP, here and in the paper; None where there is none."""
+    flp = statistics.mean(floats.get(baseline(outcome.settings), [0.0]))
+    if outcome.settings.format == "FLP" or not outcome.complete or not flp:
+        return None, None
+    paper = TASKS[outcome.settings.task].paper
+    known = {"FLP", outcome.settings.format} <= set(paper) and not outcome.data
+    known = known and outcome.has_papers_numbers
+    return error / flp, paper[outcome.settings.format] / paper["FLP"] if known else None
+
+
+def row_of(outcomes: list[Outcome], paper: float | None, floats: Baselines) -> Row:
     """The row of complete runs that differ by their seeds, or of one stopped early."""
     first = outcomes[0]
     mean, deviation = mean_and_deviation([outcome.error for outcome in outcomes])
     epochs = str(first.epochs) if first.complete else f"{first.last['epoch']} of {first.epochs}"
+    ratio, paper_ratio = ratios(first, mean, floats)
     whole = TASKS[first.settings.task].epochs
     reduced = f" (published: {whole})" if first.epochs != whole else ""
     own = {"": "", "generated sample": " --sample"}.get(first.data, f" ({first.data})")
@@ -118,6 +156,8 @@ def row_of(outcomes: list[Outcome], paper: float | None) -> Row:
         deviation=deviation if len(outcomes) > 1 else None,
         paper=paper,
         difference=mean - paper if paper is not None and first.complete else None,
+        ratio=ratio,
+        paper_ratio=paper_ratio,
         runs=len(outcomes),
         device="; ".join(sorted({outcome.device for outcome in outcomes})),
         hours=statistics.mean(outcome.hours for outcome in outcomes),
