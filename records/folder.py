@@ -12,7 +12,6 @@ half-written. Arrays are stored with their CRC-32 sums, which are checked when t
 """
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -241,18 +240,6 @@ class RunFolder:
                 file.write(line(record))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.metrics_path)) from error
-
-    def put_records_aside(self) -> str | None:
-        """Give records that no checkpoint goes on from another name, unless some had it before.
-
-        The name; None if there are no records.
-        """
-        if not self.metrics_path.is_file() or not self.metrics_path.stat().st_size:
-            return None
-        aside = self.metrics_path.with_name("metrics.previous.jsonl")
-        if not aside.exists():
-            os.replace(self.metrics_path, aside)
-        return aside.name
 
     def finished(self, stop_after: int | None = None) -> Record | None:
         """The last record of a run that has got to its last epoch, or to `stop_after`.

@@ -6,6 +6,7 @@ from typing import Any
 
 from errors import RunError, Stopped
 from records import code, saved
+from records.aside import put_aside
 from records.folder import RunFolder
 from records.metrics import Record
 from records.sums import MetricsSum, Sums, config_sum, first_difference, line
@@ -95,10 +96,10 @@ class _Book:
         records = folder.checkpoints.restore(trainer, config, watcher.note)
         if records is None:
             folder.check_sums()  # nothing can be made good without a checkpoint
-        if records is None and (aside := folder.put_records_aside()):
+        if records is None and (aside := put_aside(folder.folder)):
             watcher.note(
-                f"{folder.folder} has records, but no checkpoint: the run starts over, {aside} "
-                "keeps them"
+                f"{folder.folder} has records or networks, but no checkpoint that can be used: the "
+                f"run starts over, and they are kept as {', '.join(aside)}"
             )
         self.records = records or []
         if changed := first_difference(whole_lines(folder.metrics_path), self.records):

@@ -30,6 +30,7 @@ import main
 from errors import DataError, FileError, RunError, Stopped
 from files import load_npz
 from records import machine
+from records.aside import put_aside
 from records.folder import RunFolder
 from records.follow import Watcher, follow
 from settings import FORMAT_ARGUMENTS, TASKS
@@ -444,7 +445,13 @@ def test_a_run_without_its_checkpoints_says_that_it_starts_over(finished, tmp_pa
     (tmp_path / "run" / "checkpoint.previous.npz").rename(tmp_path / "run" / "kept")
     watcher = StopAfter(10**9)
     list(follow(small_run(tmp_path / "run")[0], beginner(), 3, watcher))
-    assert len(watcher.notes) == 1 and "no checkpoint: the run starts over" in watcher.notes[0]
+    assert len(watcher.notes) == 1 and "the run starts over" in watcher.notes[0]
+    for name in ("best", "final"):
+        kept = tmp_path / "run" / f"{name}.previous.npz"
+        assert (
+            kept.read_bytes() == (finished / f"{name}.npz").read_bytes()
+            and name in watcher.notes[0]
+        )
     assert_same_run(finished, tmp_path / "run")
     assert (tmp_path / "run" / "metrics.previous.jsonl").read_bytes() == (
         finished / "metrics.jsonl"
@@ -458,6 +465,16 @@ def test_a_run_without_its_checkpoints_says_that_it_starts_over(finished, tmp_pa
         len(watcher.notes) == 1
         and "checkpoint.npz is missing; going on from the one before" in watcher.notes[0]
     )
+
+
+def test_what_is_put_aside_never_takes_the_place_of_what_was_before(tmp_path):
+    for number in range(3):
+        (tmp_path / "metrics.jsonl").write_bytes(b"{}\n" * (number + 1))
+        aside = put_aside(tmp_path)
+        assert len(aside) == (number > 0)  # of the first, only the untrained network's is there
+        (tmp_path / "metrics.jsonl").unlink(missing_ok=True)
+    assert (tmp_path / "metrics.previous.jsonl").read_bytes() == b"{}\n" * 2
+    assert (tmp_path / "metrics.previous2.jsonl").read_bytes() == b"{}\n" * 3
 
 
 @pytest.mark.parametrize(
