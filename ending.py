@@ -20,7 +20,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from errors import MissingPackage, ProgramError, Stopped, TooLittleMemory, printable
+from errors import (
+    MissingPackage,
+    ProgramError,
+    SettingsError,
+    Stopped,
+    TooLittleMemory,
+    printable,
+)
 from signals import Signals, end_at_once, heard
 
 # What a path was given for that it cannot serve; all other failures are the machine's.
@@ -92,6 +99,8 @@ def importing(xla: bool = False) -> Iterator[None]:
             yield
         except ImportError as error:
             raise MissingPackage(f"{error}; {INSTALL}") from None
+        except ValueError as error:  # JAX's of a variable of the environment
+            raise SettingsError(f"{error}; unset that variable") from None
     signals.check()
 
 

@@ -17,7 +17,7 @@ from errors import FileError
 
 Arrays = dict[str, np.ndarray]
 
-UNPACKED = 1 << 30  # bytes that a compressed .npz file may hold
+UNPACKED = 1 << 30  # bytes that an .npz file may hold
 
 
 def write_atomically(
@@ -124,8 +124,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray], previous: Path | Non
 def load_npz(path: Path, compressed: bool = False) -> Arrays:
     """The arrays of an .npz file, their CRC-32 sums checked.
 
-    No pickles, and unless asked for nothing compressed: then no more memory is taken than the
-    file is large, and otherwise no more than UNPACKED.
+    No pickles, and unless asked for nothing compressed; they take no more memory than UNPACKED.
 
     Raises
     ------
@@ -174,7 +173,7 @@ def _check_members(archive: zipfile.ZipFile, compressed: bool) -> None:
         raise ValueError("an array reaches beyond the file")
     if len({member.filename for member in members}) < len(members):
         raise ValueError("two arrays have the same name")
-    if compressed and sum(member.file_size for member in members) > UNPACKED:
+    if sum(member.file_size for member in members) > UNPACKED:
         raise ValueError(f"its arrays are larger than {UNPACKED:,} bytes")
 
 

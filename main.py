@@ -28,6 +28,7 @@ from errors import (
     MissingPackage,
     ProgramError,
     RunError,
+    SettingsError,
     Stopped,
 )
 from records import machine
@@ -104,15 +105,15 @@ def train(
         from xla.program_cache import cache_programs
     except ImportError as error:  # what it needs is not installed, or there is no memory to load it
         raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None
+    except ValueError as error:  # JAX's of a variable of the environment
+        raise SettingsError(f"{error}; unset that variable") from None
 
     select_device(a.device, a.deterministic, say)
     cache_programs()
     run.claim(a.settings, data.identity, resume=known)
     trainer = Trainer(a.settings, data)
-    differing = ""
     device = device_name()
-    if run.exists:
-        differing = machine.difference(run.config(), machine.environment(device))
+    differing = machine.difference(run.config(), machine.environment(device)) if run.exists else ""
     options = {"sample": a.sample, "deterministic": a.deterministic}
     command = ["main.py", *arguments]
     follow.begin(run, trainer, command, device, a.accept_changed_code, **options)

@@ -13,6 +13,10 @@ from datasets.source import MOST_EXAMPLES, unreadable
 from errors import DataError
 from files import file_md5
 
+# The classes of MATLAB's arrays of numbers.
+NUMERIC = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+NUMERIC |= {"single", "double"}
+
 
 def read_mat(path: Path, md5: str | None = None) -> tuple[Pixels, NDArray[np.int64]]:
     """One official file.
@@ -56,7 +60,11 @@ def _variables(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     import scipy.io
 
     try:
-        announced = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
+        there = scipy.io.whosmat(path)
+        announced = {name: shape for name, shape, _ in there}
+        kinds = {name: kind for name, _, kind in there}
+        if kinds["X"] not in NUMERIC or kinds["y"] not in NUMERIC:
+            raise ValueError("no numbers")  # cells in cells could be as deep as they like
         if math.prod(map(int, announced["X"])) > MOST_EXAMPLES * 3072 or (
             math.prod(map(int, announced["y"])) > MOST_EXAMPLES
         ):

@@ -193,8 +193,8 @@ def _is_there(target: Path, seed: int | None) -> bool:
         manifest = json.loads(read_bytes(target / MANIFEST, 1 << 20))
         ours = manifest["sample"] is True
         found = manifest["seed"]
-        files = manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        stems = {name.removesuffix(".gz") for name in manifest["files"].keys()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         ours = False
     if not ours:
         raise DataError(
@@ -204,7 +204,6 @@ def _is_there(target: Path, seed: int | None) -> bool:
         raise DataError(
             f"{target} has the sample of seed {found!r}: delete it or give another folder"
         )
-    stems = {name.removesuffix(".gz") for name in files}
     gone = stems - {name.removesuffix(".gz") for name in present}
     if gone:
         raise DataError(

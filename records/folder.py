@@ -88,8 +88,8 @@ class RunFolder:
             code.check(config)
         except DAMAGE as error:
             raise RunError(
-                f"{self.config_path} cannot be read ({type(error).__name__}: {error}); remove the "
-                "folder or give another with --out"
+                f"{self.config_path} cannot be read ({type(error).__name__}: {error}); put one "
+                "back that can, or give another folder with --out"
             ) from None
         return config
 

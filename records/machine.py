@@ -80,6 +80,8 @@ def environment(device: str) -> dict[str, Any]:
         "cores": cores(),
         "memory_gib": memory_gib(),
     }
+    if flags := os.environ.get("XLA_FLAGS"):
+        machine["xla_flags"] = flags
     if device.startswith("gpu"):
         machine["gpus"] = gpus()
     return {
@@ -106,9 +108,10 @@ def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
 
     then, now = told(there), told(here)
     compared = ["device", *here["versions"]]
-    compared += ["processor", "cores"] if isinstance(there.get("machine"), dict) else []
+    if isinstance(there.get("machine"), dict):
+        compared += ["processor", "cores", "xla_flags"]
     return ", ".join(
-        f"{name} {then.get(name)} then, {now[name]} now"
+        f"{name} {then.get(name)} then, {now.get(name)} now"
         for name in compared
-        if now[name] != then.get(name)
+        if now.get(name) != then.get(name)
     )

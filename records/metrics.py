@@ -16,16 +16,25 @@ def norm(v: np.ndarray) -> float:
     return float(np.sqrt(np.sum(np.square(v.astype("float64")))))
 
 
+def _is_record(record: Record) -> bool:
+    """Whether what every table needs is there, and of the right kind."""
+    epochs = [record.get(name) for name in EPOCHS]
+    errors: list[Any] = [record.get(name) for name in ERRORS]
+    seconds = record.get("seconds", 0.0)
+    return (
+        all(type(epoch) is int and 0 <= epoch < 2**31 for epoch in epochs)
+        and all(type(error) in (int, float) and 0 <= error <= 100 for error in errors)
+        and (type(seconds) is float or type(seconds) is int and abs(seconds) < 2**63)
+    )
+
+
 def check_records(records: list[Record]) -> list[Record]:
     """The records as they are.
 
     ValueError, TypeError or AttributeError if they are anything but records of epochs.
     """
     for record in records:
-        epochs = [record.get(name) for name in EPOCHS]
-        errors: list[Any] = [record.get(name) for name in ERRORS]
-        whole = all(type(epoch) is int for epoch in epochs)
-        if not whole or not all(type(e) in (int, float) and 0 <= e <= 100 for e in errors):
+        if not _is_record(record):
             raise ValueError("a line is no record of an epoch")
     return records
 

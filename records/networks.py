@@ -116,9 +116,11 @@ def remarks(network: SavedNetwork) -> list[str]:
     try:
         run = RunFolder(network.path.parent)
         run.check_sums()
-        records = run.records()
+        config, records = run.config(), run.records()
     except RunError as error:
         return [error.fact]
+    if Settings(**config["settings"]) != network.settings or config["data"] != network.data:
+        return [f"{network.path} is of another run than the one in {run.folder}"]
     name = {"best.npz": "best_epoch", "final.npz": "epoch"}.get(network.path.name)
     if not records or name is None or records[-1][name] <= network.epoch:
         return []

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+
+from xla.device import select_device
 
 ROOT = Path(__file__).resolve().parent.parent
 # JAX's CUDA packages on a machine without a driver, as JAX meets them.
@@ -61,6 +64,16 @@ def test_cuda_packages_without_a_driver(wheels, name, expected):
         assert line.startswith(beginning)
         assert "install requirements-cuda.txt" not in line
     assert "NVIDIA driver" in lines[0] or name == "cpu"
+
+
+def test_random_numbers_do_not_depend_on_the_environment():
+    try:
+        jax.config.update("jax_threefry_partitionable", False)
+        jax.config.update("jax_random_seed_offset", 7)
+        select_device("cpu")
+        assert jax.config.jax_threefry_partitionable and jax.config.jax_random_seed_offset == 0
+    finally:
+        select_device("cpu")
 
 
 @pytest.mark.skipif(gpu_is_here(), reason="there is a GPU")

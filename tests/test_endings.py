@@ -188,6 +188,12 @@ def test_an_end_is_one_line_and_a_status(error, status, expected, capsys):
     assert err.startswith("name: ") and expected in err and err.count("\n") == 1
 
 
+def test_a_setting_of_jax_that_it_cannot_read(sample, tmp_path):
+    words = f"PI_MNIST FLP --sample --data {sample} --out {tmp_path}/run"
+    status, _, err = shell(f"$PYTHON main.py {words}", JAX_DEBUG_NANS="maybe")
+    assert status == 2 and err.count("\n") == 1 and "unset that variable" in err
+
+
 def test_windows_is_refused_in_one_line():
     windows = "import sys; sys.platform = 'win32'; import ending; ending.watch()"
     status, out, err = shell(f'$PYTHON -c "{windows}"')

@@ -168,6 +168,14 @@ def test_an_array_of_another_network_is_found(name, runs, refused, tmp_path):
     assert "not those that were written together" in refused(tmp_path / "best.npz")
 
 
+def test_a_network_of_another_run_is_said_to_be_one(runs, run_program, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "FLP", run)
+    shutil.copy(runs / "HFLP" / "best.npz", run / "best.npz")
+    status, out, err = run_program(run)
+    assert status == 0 and "HFLP" in out and "is of another run than the one in" in err
+
+
 def test_a_network_that_its_run_has_left_behind(runs, run_program, tmp_path):
     """As it is for half a minute, or when the run was killed then."""
     run = tmp_path / "run"

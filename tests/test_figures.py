@@ -238,7 +238,7 @@ def test_curves_of_a_folder_a_panel_a_data_set(tmp_path, drawn, capsys):
     fake_run(tmp_path / "runs" / "c", 3.0, format="FLP")
     fake_run(tmp_path / "runs" / "d" / "$x$", 1.0, sample=True)  # no formula
     fake_run(tmp_path / "runs" / "e", 1.0, epochs=40, task="MNIST")
-    fake_run(tmp_path / "runs" / "f", 1.0, sample=True)
+    fake_run(tmp_path / "runs" / "f", 1.5, sample=True)
     (tmp_path / "runs" / "g").mkdir()
     (tmp_path / "runs" / "g" / "config.json").write_text("{}")
     for name in "abc":

@@ -85,6 +85,9 @@ def test_what_is_unpacked_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("files.UNPACKED", 8000)
     with pytest.raises(FileError, match="larger than 8,000 bytes"):
         load_npz(tmp_path / "a.npz", compressed=True)
+    np.savez(tmp_path / "b.npz", a=np.zeros(1000))  # a file with holes takes no room on a disk
+    with pytest.raises(FileError, match="larger than 8,000 bytes"):
+        load_npz(tmp_path / "b.npz")
 
 
 # ------------------------------------------------------------------------------------ what is there

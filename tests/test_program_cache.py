@@ -61,13 +61,15 @@ def test_a_change_in_any_source_is_another_key(tmp_path):
     copies = [tmp_path / str(path.relative_to(ROOT)).replace("/", "-") for path in SOURCES]
     for path, copy in zip(SOURCES, copies, strict=True):
         copy.write_text(path.read_text())
-    cache = ProgramCache(None, copies)
-    keys = {cache.key()}
+    first = ProgramCache(None, copies)
+    keys = {first.key()}
     assert keys == {ProgramCache(None).key()}
     for number, copy in enumerate(copies, start=1):
         copy.write_text(f"{copy.read_text()}CONSTANT = 1\n")
-        keys.add(cache.key())
+        keys.add(ProgramCache(None, copies).key())
         assert len(keys) == number + 1, copy.name
+    assert first.key() in keys - {ProgramCache(None, copies).key()}  # what it began with still runs
+    assert first.key() == ProgramCache(None).key()
 
 
 def test_what_else_the_key_depends_on(monkeypatch):

@@ -1,6 +1,7 @@
 """The table that is made of finished runs."""
 
 import csv
+import shutil
 
 import pytest
 from fake_runs import DFXP, fake_run
@@ -87,6 +88,14 @@ def test_errors_are_compared_with_those_of_floats_as_long(tmp_path, capsys):
         "DFXP 5 9 11 100 0.0001 2 --epochs 40": ("1.0", "1.156863"),
         "DFXP 5 9 11 100 0.0001 2 --epochs 50": ("", ""),
     }
+
+
+def test_a_run_that_is_there_twice_is_one_run(tmp_path, capsys):
+    fake_run(tmp_path / "a", 1.0)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    found, remarks = outcomes.collect([tmp_path, tmp_path / "a"])
+    assert len(found) == 1 and len(remarks) == 2
+    assert remarks[0] == f"{tmp_path / 'b'} is the same run as {tmp_path / 'a'}"
 
 
 def test_runs_on_the_sample_and_on_real_data_do_not_mix(tmp_path, capsys):

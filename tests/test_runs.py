@@ -94,6 +94,24 @@ def test_damaged_records_are_named(tmp_path, damage):
         RunFolder(tmp_path).records()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": -1},
+        {"epoch": 10**400},
+        {"seconds": "abc"},
+        {"seconds": 10**400},
+    ],
+)
+def test_records_of_other_kinds_are_damaged(tmp_path, change):
+    errors = ("validation_error", "test_error", "best_validation_error", "best_test_error")
+    record = {"epoch": 0, "best_epoch": 0, **dict.fromkeys(errors, 90.0)}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(record | change) + "\n")
+    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
+        RunFolder(tmp_path).records()
+
+
 def test_only_one_process_at_a_time(tmp_path):
     first = RunFolder(tmp_path / "run")
     first.lock()
@@ -138,6 +156,15 @@ def test_another_machine_is_told():
     assert machine.difference(old, here) == ""
     there = here | {"machine": here["machine"] | {"cores": 99}}
     assert machine.difference(there, here) == f"cores 99 then, {here['machine']['cores']} now"
+
+
+def test_flags_of_xla_are_told(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    before = machine.environment("cpu: cpu")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    here = machine.environment("cpu: cpu")
+    assert "xla_flags None then, --xla_cpu_enable_fast" in machine.difference(before, here)
+    assert machine.difference(here, here) == ""
 
 
 def test_a_stop_while_a_file_is_read_is_no_damage(tmp_path, monkeypatch):

@@ -160,6 +160,16 @@ def test_other_files_are_never_touched(tmp_path, name):
     assert contents(tmp_path) == {f"mnist/{name}": b"mine"}  # nor was any other set made
 
 
+@pytest.mark.parametrize(
+    "text", ['{"sample": true, "seed": 0, "files": [1, 2]}', "5", "null", "[" * 200_000]
+)
+def test_a_manifest_of_anything_else_is_other_files(tmp_path, text):
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match="other files"):
+        ensure_sample(tmp_path, ["mnist"])
+
+
 def test_incomplete_sample_is_named(quick, tmp_path):
     ensure_sample(tmp_path, ["mnist"])
     (tmp_path / "mnist" / "train-labels-idx1-ubyte.gz").unlink()

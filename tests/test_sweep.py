@@ -154,6 +154,15 @@ def test_a_file_is_no_place_for_runs(program, tmp_path, capsys):
     assert capsys.readouterr().err.endswith("is a file; give a folder with --out\n")
 
 
+def test_somebody_elses_summary_stays(sample, tmp_path, capsys):
+    (tmp_path / "summary.csv").write_text("my,own,data\n")
+    words = ["PI_MNIST", "FLP", "--epochs", "1", "--sample", "--data", str(sample)]
+    assert sweep.main([*words, "--out", str(tmp_path)]) == 2
+    assert "summary.csv is no summary of a sweep" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.csv"}
+    assert (tmp_path / "summary.csv").read_text() == "my,own,data\n"
+
+
 @pytest.fixture(scope="module")
 def line(sample):
     """The words of a sweep over WORDS, but for --out."""

@@ -166,9 +166,9 @@ def copied(tmp_path):
 
     def copy(name, change=lambda arrays: None):
         arrays = arrays_of(OWN / f"{name}.npz")
+        meta = json.loads(arrays["meta_json"].item())
         change(arrays)
         np.savez(tmp_path / "copy.npz", **arrays)
-        meta = json.loads(arrays["meta_json"].item())
         inputs = f"inputs_{meta['task']}_dyadic_b{meta['batch_size']}_n{meta['n_batches']}.npz"
         (tmp_path / inputs).write_bytes((OWN / inputs).read_bytes())
         return tmp_path / "copy.npz"
@@ -224,6 +224,27 @@ def test_a_file_that_is_no_trace(tmp_path, capsys, content):
     assert main([str(path)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 1 and str(path) in err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_hidden": 0},
+        {"batch_size": 0},
+        {"comp_precision": 2**40},
+        {"range_update_frequency": 2**70},
+        {"initial_ranges": [[10**30] * 10] * 3},
+        {"LR": 10**400},
+    ],
+)
+def test_numbers_that_no_trace_has(copied, capsys, change):
+    def changed(arrays):
+        meta = json.loads(arrays["meta_json"].item())
+        arrays["meta_json"] = np.bytes_(json.dumps(meta | change))
+
+    assert main([str(copied("PI4_FLP", changed))]) == 2
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1
 
 
 def test_missing_inputs(copied, capsys):

@@ -156,7 +156,8 @@ def _check(array: np.ndarray, said: dict[str, Any], shape: tuple[int, ...]) -> N
         return _must(array.dtype == "uint16", "an array holds no patterns of 16 bits")
     largest = _grid(said).largest
     _must(array.dtype.kind == "i", f"an array holds {array.dtype}, not integers")
-    _must(not (abs(array.astype("int64")) > largest).any(), f"an integer exceeds {largest}")
+    extremes = (int(array.min()), int(array.max())) if array.size else (0,)
+    _must(max(map(abs, extremes)) <= largest, f"an integer exceeds {largest}")
 
 
 def _grid(said: dict[str, Any]) -> Grid:

@@ -89,8 +89,8 @@ def collect(
 ) -> tuple[list[Outcome], list[str]]:
     """The runs in folders; and remarks on those left out, with the reason.
 
-    Runs on the generated sample are left out, unless `sample`: then only those are
-    taken. With None all are.
+    A run that is there twice is taken once. Runs on the generated sample are left out, unless
+    `sample`: then only those are taken. With None all are.
 
     Raises
     ------
@@ -99,13 +99,19 @@ def collect(
     """
     outcomes = []
     remarks = []
+    known: dict[str, Path] = {}
     for folder in map(Path, folders):
         configs = sorted(folder.rglob("config.json")) if folder.is_dir() else []
         if not configs:
             raise RunError(f"{folder} holds no run folder (nothing there has a config.json)")
         for path in configs:
             try:
-                outcomes.append(read(path.parent, sample))
+                outcome = read(path.parent, sample)
+                run = json.dumps([outcome.config, outcome.records], sort_keys=True)
+                if run in known:
+                    raise RunError(f"{path.parent} is the same run as {known[run]}")
+                known[run] = path.parent
+                outcomes.append(outcome)
             except RunError as error:
                 remarks.append(fact(error))
     return told_apart(outcomes), remarks

@@ -15,6 +15,18 @@ from errors import FileError
 from terminal import Parser
 from utilities.trace import Report, Trace
 
+# What numbers and text of any kind raise where a trace's should be.
+DAMAGE = (
+    FileError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
+
 
 @terminal.program("replay_trace")
 def main(arguments: list[str]) -> int:
@@ -32,7 +44,7 @@ def main(arguments: list[str]) -> int:
     a = parser.parse_args(arguments)
     try:
         trace = Trace(a.trace)
-    except (FileError, ValueError, KeyError) as error:
+    except DAMAGE as error:
         raise FileError(f"{a.trace} is not a recorded trace ({error})") from None
     with terminal.importing(xla=True):
         from utilities.replay import replay
@@ -46,7 +58,7 @@ def main(arguments: list[str]) -> int:
             replay_run(trace, report)
         else:
             replay(trace, report, a.resync)
-    except (KeyError, ValueError, IndexError, TypeError, StopIteration) as error:
+    except DAMAGE as error:
         raise FileError(f"{a.trace} is damaged ({type(error).__name__}: {error})") from None
     outcome = "everything within tolerance"
     if report.failures:

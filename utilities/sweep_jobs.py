@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from errors import RunError
-from files import write_atomically
+from files import plain, write_atomically
 from records.folder import RunFolder
 from records.metrics import Record
 from settings import NUMBERS, Settings
@@ -117,8 +117,21 @@ def write_summary(jobs: list[Job], options: Options) -> None:
     writer.writeheader()
     writer.writerows(map(summary_row, jobs))
     options.out.mkdir(parents=True, exist_ok=True)
+    check_summary(options)
     content = text.getvalue().encode()
     write_atomically(options.summary_path, lambda file: file.write(content))
+
+
+def check_summary(options: Options) -> None:
+    """RunError if there is something else under the name of summary.csv."""
+    path = options.summary_path
+    try:
+        with open(path, "rb", opener=plain) as file:
+            head = file.readline(1000).decode("utf-8", "replace").strip()
+    except FileNotFoundError:
+        return
+    if head and not head.startswith(",".join(IDENTITY[:3])):
+        raise RunError(f"{path} is no summary of a sweep; move it away, or give another --out")
 
 
 def summary_row(job: Job) -> dict[str, object]:

@@ -13,6 +13,9 @@ import numpy as np
 from errors import DeviceFailed, DeviceMissing
 from xla import cuda_installed, stderr_aside
 
+# What JAX would take from the environment, and random numbers depend on.
+PINNED = {"jax_threefry_partitionable": True, "jax_random_seed_offset": 0}
+
 
 def select_device(
     name: str, deterministic: bool = False, tell: Callable[[str], object] | None = None
@@ -33,6 +36,8 @@ def select_device(
     ------
     DeviceMissing
     """
+    for setting, value in PINNED.items():
+        jax.config.update(setting, value)
     if deterministic:
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true"

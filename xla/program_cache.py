@@ -73,17 +73,24 @@ class ProgramCache:
         self, folder: Path | None, sources: Sequence[Path] = SOURCES, most: int = 50
     ) -> None:
         self.folder = folder
-        self.sources = sources
+        # As they are when the process begins: what is written there later is not what runs.
+        self.texts: list[bytes] | None = None  # they cannot be read, and nothing is cached
+        with contextlib.suppress(OSError):
+            self.texts = [path.read_bytes() for path in sources]
         self.most = most
 
     def key(self, *facts: object) -> str:
         """A digest of sources, processor, versions, environment and `facts`.
+
+        OSError if the sources could not be read.
 
         Parameters
         ----------
         facts
             Everything else that a program depends on, told apart by its repr.
         """
+        if self.texts is None:
+            raise FileNotFoundError("the sources cannot be read")
         settings = [
             f"{name}={value}"
             for name, value in sorted(os.environ.items())
@@ -91,7 +98,7 @@ class ProgramCache:
         ]
         versions = [f"{m.__name__} {m.__version__}" for m in (jax, jaxlib, np, pytensor)]
         return _digest(
-            *(path.read_text() for path in self.sources),
+            *(hashlib.sha256(text).hexdigest() for text in self.texts),
             *settings,
             platform.python_version(),
             *versions,
