@@ -79,12 +79,12 @@ def evaluate(a: argparse.Namespace) -> int:
     """Evaluate, print and write; the exit status."""
     check_writable([path for path in (a.predictions, a.confusion, a.mistakes) if path])
     network = networks.read(networks.file_of(a.network, a.which))
-    for remark in networks.remarks(network):
-        terminal.say("evaluate", remark)
     if a.sample and not network.sample:
         raise DataError(f"{network.path} was not trained on the sample; leave --sample out")
     folder = terminal.existing_data_folder(a.data, network.sample)
     data = data_of(network, folder)
+    for remark in networks.remarks(network):
+        terminal.say("evaluate", remark)
     with terminal.importing(xla=True):
         from utilities.predictions import predict
         from xla.device import select_device

@@ -144,10 +144,10 @@ def export(a: argparse.Namespace, stopping: terminal.Signals) -> SavedNetwork:
     """Write the folder; the network that is in it."""
     with stopping.at_once():
         saved = read(networks.file_of(a.network, a.which))
-        for remark in networks.remarks(saved):
-            terminal.say("export", remark)
         integer_folder.check_target(a.out)
         vectors = test_images(saved, a)
+        for remark in networks.remarks(saved):
+            terminal.say("export", remark)
     with terminal.importing(xla=True):
         from utilities.integer_form import contents
         from xla.device import select_device
