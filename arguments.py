@@ -5,6 +5,7 @@ import textwrap
 
 import terminal
 from errors import SettingsError
+from reports import REPORTS
 from settings import EPOCHS, FORMAT_ARGUMENTS, NUMBERS, SEED, SEEDS, STREAMS, Settings
 from tasks import TASKS
 
@@ -65,6 +66,7 @@ def add_options(result: terminal.Parser) -> None:
     )
     terminal.add_data_options(result)
     add_folder_options(result)
+    add_report_options(result)
     terminal.add_device_options(result)
     result.add_argument(
         "--streams",
@@ -93,6 +95,22 @@ def add_folder_options(result: terminal.Parser) -> None:
         action="store_true",
         help="go on with a run although the code that decides its results has changed; its records "
         "say so",
+    )
+
+
+def add_report_options(result: terminal.Parser) -> None:
+    """What is printed of an epoch."""
+    result.add_argument(
+        "--report",
+        choices=REPORTS,
+        default=REPORTS[0],
+        help="what is printed of an epoch: a line (default), or all that the published program "
+        "printed",
+    )
+    result.add_argument(
+        "--ranges",
+        action="store_true",
+        help="print the ranges of DFXP after every epoch; else what has changed of them",
     )
 
 

@@ -15,13 +15,13 @@ if __name__ == "__main__":
 import argparse
 import contextlib
 import gc
-import sys
 from pathlib import Path
 from typing import Any
 
 import datasets
 import terminal
 from arguments import parse
+from bars import Bar, where
 from errors import (
     DeviceFailed,
     Diverged,
@@ -33,41 +33,10 @@ from errors import (
 )
 from records import machine
 from records.folder import RunFolder
-from records.metrics import Record
 from records.watcher import Watcher
+from reports import Report, print_result
 from settings import Settings
 from tasks import TASKS
-
-
-def report(record: Record) -> None:
-    """What is printed after each epoch."""
-    print(f"epoch {record['epoch']}:")
-    print(f"  learning rate {record['LR']:g}")
-    print(f"  momentum {record['M']:g}")
-    print(f"  validation error {record['validation_error']:.2f} %")
-    print(f"  test error {record['test_error']:.2f} %")
-    print(f"  best epoch {record['best_epoch']}")
-    print(f"  best validation error {record['best_validation_error']:.2f} %")
-    print(f"  its test error {record['best_test_error']:.2f} %")
-    for k, ranges in enumerate(record.get("ranges", [])):
-        from format import SIGNALS
-
-        words = [f"{name} {noib}" for name, noib in zip(SIGNALS, ranges, strict=True)]
-        print(f"  ranges of layer {k}: {', '.join(words)}")
-    sys.stdout.flush()
-
-
-def print_result(run: RunFolder, record: Record | None = None) -> None:
-    """The result of a run; `record` is its last one, if it is at hand."""
-    record = record or run.records()[-1]
-    config = run.config()
-    data = " on the generated sample" if config.get("sample") else ""
-    print(
-        f"test error {record['best_test_error']:.2f} % at the lowest validation error, "
-        f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']}; trained "
-        f"{record['epoch']} of {config['epochs']} epochs{data}; run folder {run.folder}",
-        flush=True,
-    )
 
 
 def open_run(a: argparse.Namespace) -> RunFolder:
@@ -102,7 +71,7 @@ def train(
         from records import follow
         from trainer import Trainer
         from xla.device import device_name, select_device
-        from xla.program_cache import cache_programs
+        from xla.program_cache import cache_programs, compilations
     except ImportError as error:  # what it needs is not installed, or there is no memory to load it
         raise MissingPackage(f"{error}; install requirements.txt, with enough memory") from None
     except ValueError as error:  # JAX's of a variable of the environment
@@ -120,10 +89,11 @@ def train(
     remark(a, trainer, differing)
     last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
     progress = Progress(signals)
-    with contextlib.closing(progress.bar) as bar:
+    report = Report(a.report, a.ranges, last_epoch)
+    with contextlib.closing(progress.bar) as bar, compilations(bar.compiling):
         for record in follow.follow(run, trainer, last_epoch, progress):
-            bar.clear()
-            report(record)
+            with bar.aside():
+                report(record)
 
 
 def remark(a: argparse.Namespace, trainer: Any, differing: str) -> None:
@@ -142,19 +112,25 @@ class Progress(Watcher):
 
     def __init__(self, signals: terminal.Signals) -> None:
         self.signals = signals
-        self.bar = terminal.Bar()
+        self.bar = Bar()
         self.trainer: Any = None
+        self.last_epoch = 0
 
     def note(self, text: str) -> None:
-        say(text)
+        with self.bar.aside():
+            say(text)
 
     def resumed(self, trainer: Any, last_epoch: int) -> None:
         self.trainer = trainer
-        self.bar.open(trainer.batches_until(last_epoch), trainer.batches_done, trainer.batch_size)
+        self.last_epoch = last_epoch
+        total, done = trainer.batches_until(last_epoch), trainer.batches_done
+        if done or trainer.position.epoch >= 0:
+            say(f"resuming {trainer.words()}")
+        self.bar.open(total, done, trainer.batch_size, where(trainer, last_epoch))
 
     def trained(self, batches: int) -> None:
         self.signals.check()
-        self.bar.advance(batches, self.trainer.position.epoch + 1)
+        self.bar.advance(batches, where(self.trainer, self.last_epoch))
 
 
 @terminal.program("main.py")

@@ -1,9 +1,8 @@
-"""What the programs have in common at the terminal: arguments, one-line errors, bars."""
+"""What the programs have in common at the terminal: arguments, one-line errors."""
 
 import argparse
 import os
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -154,52 +153,3 @@ def data_folder(data: Path | None, sample: bool) -> Path:
         return expanded(os.environ.get("PYLEARN2_DATA_PATH") or "data")
     except SettingsError as error:
         raise SettingsError(f"PYLEARN2_DATA_PATH: {error}") from None
-
-
-class Bar:
-    """A bar on stderr when that is a terminal: epoch, batches, images a second, time left."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._batch_size = 0
-
-    def open(self, total: int, done: int, batch_size: int) -> None:
-        """Show it, with `done` of `total` batches of `batch_size` images."""
-        self._batch_size = batch_size
-        if sys.stderr.isatty() and done < total:
-            from tqdm import tqdm
-
-            self._draw(
-                lambda: tqdm(
-                    total=total, initial=done, unit="batch", leave=False, dynamic_ncols=True
-                )
-            )
-
-    def advance(self, batches: int, epoch: int) -> None:
-        """So many batches more; `epoch` is the one that is being trained."""
-
-        def move() -> Any:
-            self._bar.update(batches)
-            speed = (self._bar.format_dict["rate"] or 0) * self._batch_size
-            self._bar.set_description(f"epoch {epoch}", refresh=False)
-            self._bar.set_postfix_str(f"{speed:,.0f} images/s", refresh=False)
-            return self._bar
-
-        if self._bar is not None:
-            self._draw(move)
-
-    def clear(self) -> None:
-        """Make room for something that is printed."""
-        if self._bar is not None:
-            self._draw(lambda: self._bar.clear() or self._bar)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._draw(lambda: self._bar.close())
-
-    def _draw(self, change: Callable[[], Any]) -> None:
-        """The bar that a change gives; none any more when the terminal is gone."""
-        try:
-            self._bar = change()
-        except OSError:
-            self._bar = None

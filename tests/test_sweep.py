@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, assert_same_run
@@ -16,9 +17,10 @@ import arguments
 import datasets
 import main
 import model
+from bars import Pace
 from errors import DataError, Diverged
 from records.folder import RunFolder
-from utilities import reproduce, sweep, sweep_table
+from utilities import reproduce, sweep, sweep_jobs, sweep_table, sweeping
 from utilities.sweep_jobs import Job, Options
 
 WORDS = ["PI_MNIST", "FLP,DFXP", "5", "9:10", "11", "10", "0.0001", "1"]
@@ -268,6 +270,9 @@ def test_warnings_of_main_are_heard_in_a_sweep_once_each(line, tmp_path, capsys,
     assert out.count("started with other versions or on another device (processor") == 1
     assert sweep.main(["PI_MNIST", "FLP", "5", "9", *line[8:], "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().err == "sweep: FLP: 5 9 is ignored\n"
+    monkeypatch.setattr("xla.device.select_device", lambda *a: a[2]("computing on the CPU"))
+    assert sweep.main([*WORDS[:-1], "0", *line[8:-1], "0", "--out", str(tmp_path / "both")]) == 0
+    assert capsys.readouterr().out.count("computing on the CPU") == 1  # two programs, once
 
 
 class Unwritable:
@@ -297,7 +302,7 @@ def test_runs_where_nothing_can_be_written(line, capsys):
     assert err.count("\n") == 1 and "give another folder with --out" in err
 
 
-def sweeping(words):
+def in_a_process(words):
     """A sweep in a process of its own, in which each look at the state takes a while."""
     code = CODE + (
         "import sys, time; from utilities import sweep, sweep_table; "
@@ -319,7 +324,7 @@ def test_an_interrupted_sweep_goes_on(times, sample, tmp_path):
     rng = random.Random(7)
     signals = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL] * times
     for number in signals[:times]:
-        with sweeping([*line, str(pieces)]) as process:
+        with in_a_process([*line, str(pieces)]) as process:
             for text in process.stdout:
                 if " running" in text:
                     break
@@ -371,6 +376,53 @@ def test_a_table_on_a_terminal_is_drawn_anew(tmp_path, monkeypatch):
     table.changed(jobs[0])
     assert "\x1b[2A\x1b[J" in out.text  # both lines of the first one are erased
     assert out.text.endswith("2 runs: 1 finished, 1 waiting\n")
+    table.close()
+
+
+@pytest.mark.parametrize("columns", [30, 60, 80, 120])
+def test_a_table_fits_the_terminal_and_moves_within_an_epoch(columns, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", "8")
+    jobs = [job(tmp_path / f"PI_MNIST_DFXP_5_{k}_11_100_0.0001_2", "running") for k in range(9)]
+    table = sweep_table.Table(jobs, Terminal())
+    pace = Pace(iter([0.0, 1.0, 3.0]).__next__)
+    pace.look(0)
+    for own in jobs:
+        own.batches, own.pace, own.done = 100, pace, 0
+    jobs[0].where = "range initialisation 1 of 2, 10 %"
+    *_, last = table.rows()
+    assert "left" not in last  # nothing has been trained yet
+    pace.look(10)
+    jobs[0].done = 10
+    jobs[1].record = {"epoch": 1, "best_test_error": 2.0, "best_validation_error": 3.0}
+    jobs[1].where = "epoch 2 of 3, 45 %"
+    first, second, *_, more, last = rows = table.rows()
+    table.close()
+    assert len(rows) == 6 and all(len(line) < columns for line in rows)
+    assert more == "and 5 more" and last.endswith(", about 9 min left")
+    if columns > 50:
+        assert first.startswith("PI_MNIST_") and first.endswith("initialisation 1 of 2, 10 %")
+        assert "epoch 2 of 3, 45 %, test error 2.00 %" in second
+        assert ("PI_MNIST_DFXP_5_1_11_100_0.0001_2 " in second) == (columns > 60)
+        assert second.endswith("(validation 3.00 %)") == (columns > 80)
+
+
+def test_a_sweep_goes_on_from_what_is_there_and_says_where_it_is(line, tmp_path):
+    seen = []
+
+    class Seen(sweeping.Listener):
+        def went_on(self):
+            (own,) = jobs
+            seen.append((own.where, own.record.get("epoch"), own.batches_left))
+
+    for last in (1, 2):
+        options = Options(tmp_path, Path(line[10]), sample=True, stop_after=last)
+        jobs = sweep_jobs.plan(sweep.product(["PI_MNIST", "FLP"]), options)
+        sweeping.Sweep(jobs, options, listener=Seen()).train()
+        if last == 1:
+            assert seen[0] == ("untrained network", None, 20) and seen[-1][1:] == (1, 0)
+            seen.clear()
+    assert seen[0] == ("epoch 2 of 2, testing", 1, 0) and seen[-1] == ("epoch 2 of 2", 2, 0)
 
 
 def test_what_a_signal_says_while_a_table_is_drawn_comes_after_it(tmp_path):

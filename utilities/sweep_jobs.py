@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from bars import Pace
 from errors import RunError
 from files import plain, write_atomically
 from records.folder import RunFolder
@@ -63,6 +64,10 @@ class Job:
         Of the last epoch.
     why
         What is behind the status, for the user.
+    batches
+        Of an epoch, as far as is known.
+    where, done, pace
+        Of a run that this process trains: what it is at, its batches so far, how fast it is.
     """
 
     settings: Settings
@@ -71,6 +76,19 @@ class Job:
     status: str = "waiting"
     record: Record = field(default_factory=dict)
     why: str = ""
+    batches: int = 1
+    where: str = ""
+    done: int | None = None
+    pace: Pace | None = None
+
+    @property
+    def batches_left(self) -> int:
+        """How many are to be trained still."""
+        first = int(self.settings.numbers.get("init_epochs", 0))
+        done = self.done
+        if done is None:
+            done = (first + self.record["epoch"]) * self.batches if self.record else 0
+        return max(0, (first + self.last_epoch) * self.batches - done)
 
     @property
     def name(self) -> str:

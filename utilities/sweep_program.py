@@ -92,7 +92,8 @@ def execute(
         a.out, a.data, a.sample, stop_after, a.device, a.deterministic, a.accept_changed_code
     )
     jobs = plan(settings, options)
-    sweep = Sweep(jobs, options, a.together, Table(jobs, sys.stdout))
+    table = Table(jobs, sys.stdout)
+    sweep = Sweep(jobs, options, a.together, table)
 
     def end(number: int) -> None:
         sweep.ending = number
@@ -100,7 +101,7 @@ def execute(
 
     try:
         remark_on_code(name, jobs)
-        with terminal.Signals(end) as signals:
+        with contextlib.closing(table), terminal.Signals(end) as signals:
             sweep.at_once = signals.at_once
             if a.ray is None:
                 sweep.train()

@@ -2,12 +2,17 @@
 
 import collections
 import shutil
+import threading
 import time
 from typing import TextIO
 
+from bars import Ticker, duration
 from errors import printable
 from utilities.sweep_jobs import Job
 from utilities.sweeping import Listener
+
+LEAST_NAME = 12  # columns
+DOTS = ".."
 
 
 class Table(Listener):
@@ -22,6 +27,14 @@ class Table(Listener):
         self._unsaid: collections.deque[str] = collections.deque()
         self._busy = False
         self._lost = False
+        self._lock = threading.RLock()
+        self._ticker = Ticker(self.went_on)
+        if self.live:
+            self._ticker.start()
+
+    def close(self) -> None:
+        """Let the table stand as it is."""
+        self._ticker.stop()
 
     def changed(self, job: Job) -> None:
         if not self.live or job.status != "running":
@@ -35,12 +48,15 @@ class Table(Listener):
     def say(self, text: object) -> None:
         """Print a line above the table; a signal may call it while another is printed."""
         self._unsaid.append(printable(text))
-        if not self._busy:
-            self._print()
+        with self._lock:
+            if not self._busy:
+                self._print()
 
     def draw(self) -> None:
         """Draw the table, on a terminal."""
-        if self.live:
+        if not self.live:
+            return
+        with self._lock:
             self._drawn = time.monotonic()
             self._print(self.rows())
 
@@ -80,23 +96,64 @@ class Table(Listener):
 
     def rows(self) -> list[str]:
         """The table: what is running, and how many are in which state."""
+        size = shutil.get_terminal_size()
+        width = size.columns - 1
+        running = [job for job in self.jobs if job.status == "running"]
+        shown = running[: max(1, size.lines - 4)]
+        names = max((len(job.name) for job in shown), default=0)
+        lines = [row(job, names, width) for job in shown]
+        if len(running) > len(shown):
+            lines.append(f"and {len(running) - len(shown)} more")
         counts = collections.Counter(job.status for job in self.jobs)
         states = ", ".join(f"{count} {status}" for status, count in counts.items())
-        lines = [self.line(job) for job in self.jobs if job.status == "running"]
-        lines.append(f"{len(self.jobs)} runs: {states}{self.time_left()}")
-        width = shutil.get_terminal_size().columns - 1
+        left = self.time_left() + self.compiling()
+        lines.append(shortened(f"{len(self.jobs)} runs: {states}", width - len(left)) + left)
         return [line[:width] for line in lines]
 
+    def compiling(self) -> str:
+        """For how long something is being compiled, if anything is."""
+        paces = [job.pace for job in self.jobs if job.status == "running" and job.pace]
+        seconds = paces[0].compiling if paces else None
+        return "" if seconds is None else f", compiling, {seconds:.0f} s"
+
     def time_left(self) -> str:
-        """What the epochs that are left take at the speed of those before."""
-        running = [j for j in self.jobs if j.status == "running" and j.record.get("epoch")]
-        if not running:
-            return ""
-        speed = {j.settings.task: j.record["seconds"] / len(running) for j in running}
-        usual = max(speed.values())
-        left = 0.0
+        """What the batches that are left take at the speed of those before."""
+        left = [job for job in self.jobs if job.status in ("waiting", "running")]
+        running = sum(job.status == "running" for job in left)
+        known: dict[str, float] = {}  # seconds of a batch, by task
         for job in self.jobs:
-            if job.status in ("waiting", "running"):
-                epochs = max(0, job.last_epoch - job.record.get("epoch", 0))
-                left += epochs * speed.get(job.settings.task, usual)
-        return f", about {left / 60:.0f} min left"
+            task = job.settings.task
+            if job.pace and (seconds := job.pace.left(1)) is not None:
+                known[task] = seconds
+            elif job.status == "running" and job.record.get("epoch") and task not in known:
+                known[task] = job.record["seconds"] / job.batches / running
+        if not left or not known:
+            return ""
+        usual = max(known.values())
+        seconds = sum(job.batches_left * known.get(job.settings.task, usual) for job in left)
+        return f", about {duration(seconds)} left"
+
+
+def row(job: Job, names: int, width: int) -> str:
+    """A running job, in so many columns if that can be; names take `names` columns at most."""
+    where = job.where
+    if not where and job.record:
+        where = f"epoch {job.record['epoch']} of {job.last_epoch}"
+    words = [where] if where else []
+    if job.record:
+        words.append(f"test error {job.record['best_test_error']:.2f} %")
+        validation = f" (validation {job.record['best_validation_error']:.2f} %)"
+        if names + 2 + len(", ".join(words)) + len(validation) <= width:
+            words[-1] += validation
+    text = ", ".join(words)
+    space = max(LEAST_NAME, min(names, width - len(text) - 2))
+    return f"{shortened(job.name, space):<{space}}  {text}".rstrip()
+
+
+def shortened(text: str, width: int) -> str:
+    """A text without its middle, if it is wider than that."""
+    over = len(text) - max(width, len(DOTS) + 2)
+    if over <= 0:
+        return text
+    keep = len(text) - over - len(DOTS)
+    return text[: keep // 2] + DOTS + text[-(keep - keep // 2) :]

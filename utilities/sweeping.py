@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import datasets
 import terminal
+from bars import Pace, where
 from ending import check_address_space, failure, importing
 from errors import DataError, Diverged, RunError, RunInUse, Stopped
 from records import machine
@@ -41,16 +42,32 @@ class Listener:
 class Passing(Watcher):
     """Passes on what a run tells, and ends the run when the sweep is to end."""
 
-    def __init__(self, sweep: "Sweep") -> None:
+    def __init__(self, sweep: "Sweep", job: Job) -> None:
         self.sweep = sweep
+        self.job = job
+        self.trainer: Trainer | None = None
+
+    def resumed(self, trainer: "Trainer", last_epoch: int) -> None:
+        self.trainer = trainer
+        if trainer.position.epoch >= 0:
+            self.job.record = self.job.run.records()[-1]
+        self._note_place()
 
     def trained(self, batches: int) -> None:
+        if self.job.pace:
+            self.job.pace.look(batches)
+        self._note_place()
         self.sweep.listener.went_on()
         if self.sweep.ending:
             raise Stopped
 
     def note(self, text: str) -> None:
         self.sweep.listener.say(text)
+
+    def _note_place(self) -> None:
+        if self.trainer:
+            self.job.where = where(self.trainer, self.job.last_epoch)
+            self.job.done = self.trainer.batches_done
 
 
 class Sweep:
@@ -130,8 +147,8 @@ class Sweep:
         remarks: Counter[str] = Counter()
         for job in jobs:
             task = TASKS[job.settings.task]
-            batches = len(self._data[task.data_set].train) // task.batch_size
-            if remark := job.settings.frequency_remark(batches):
+            job.batches = len(self._data[task.data_set].train) // task.batch_size
+            if remark := job.settings.frequency_remark(job.batches):
                 remarks[remark] += 1
         for remark, count in remarks.items():
             self.warn(f"{remark} ({count} of {len(self.jobs)} runs)")
@@ -150,18 +167,21 @@ class Sweep:
         """Jobs of one task, format and source of masks: they share what is compiled."""
         with importing(xla=True):
             from xla import device
-            from xla.program_cache import cache_programs
+            from xla.program_cache import cache_programs, compilations
 
         options = self.options
-        device.select_device(options.device, options.deterministic, self.listener.say)
+        device.select_device(options.device, options.deterministic, self.warn)
         cache_programs()
         together = self.together or (GPU_TOGETHER if device.batching_pays() else 1)
         if TASKS[jobs[0].settings.task].chunk_batches:
             together = 1  # what is read of the data differs from run to run
         trainers = self._trainers(jobs)
-        while team := dict(itertools.islice(trainers, together)):
-            self._train_team(team)
-            team.clear()  # their states, before those of the next are made
+        pace = Pace()
+        with compilations(pace.apart):
+            while team := dict(itertools.islice(trainers, together)):
+                pace.look(0)
+                self._train_team(team, pace)
+                team.clear()  # their states, before those of the next are made
 
     def _trainers(self, jobs: list[Job]) -> "Iterator[tuple[Job, Trainer]]":
         """A trainer of each job that can be trained, made when its turn comes."""
@@ -226,16 +246,17 @@ class Sweep:
         self.listener.say(error)
         return False
 
-    def _train_team(self, team: "dict[Job, Trainer]") -> None:
+    def _train_team(self, team: "dict[Job, Trainer]", pace: Pace) -> None:
         """Train some jobs to their ends, at the same time."""
         from records.follow import steps
         from utilities.team import train_together
 
-        watcher = Passing(self)
         following = {
-            job: steps(job.run, trainer, job.last_epoch, watcher) for job, trainer in team.items()
+            job: steps(job.run, trainer, job.last_epoch, Passing(self, job))
+            for job, trainer in team.items()
         }
         for job in team:
+            job.pace = pace
             self.change(job, "running")
         programs = [trainer.training for trainer in team.values()]
         for job, event in train_together(programs[0], following):

@@ -10,7 +10,8 @@ import hashlib
 import os
 import platform
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,11 @@ class ProgramCache:
         The files whose text decides what the programs do.
     most
         So many programs stay, those that were used last.
+
+    Attributes
+    ----------
+    compiling
+        A context in which programs are compiled.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class ProgramCache:
         with contextlib.suppress(OSError):
             self.texts = [path.read_bytes() for path in sources]
         self.most = most
+        self.compiling: Callable[[], AbstractContextManager] = contextlib.nullcontext
 
     def key(self, *facts: object) -> str:
         """A digest of sources, processor, versions, environment and `facts`.
@@ -125,6 +132,17 @@ class ProgramCache:
 
 
 PROGRAMS = ProgramCache(None)  # of this process; `cache_programs` gives it its folder
+
+
+@contextlib.contextmanager
+def compilations(within: Callable[[], AbstractContextManager]) -> Iterator[None]:
+    """As long as it lasts, programs of this process are compiled in a context of somebody's."""
+    before = PROGRAMS.compiling
+    PROGRAMS.compiling = within
+    try:
+        yield
+    finally:
+        PROGRAMS.compiling = before
 
 
 def cache_programs() -> None:
@@ -232,7 +250,8 @@ class Program:
             facts = () if self.cache.folder is None else (self.describe(), kind)
             program = self.cache.load(*facts)
             if program is None:
-                program = self.jitted.lower(*arguments, **static).compile()
+                with self.cache.compiling():
+                    program = self.jitted.lower(*arguments, **static).compile()
                 self.cache.save(program, *facts)
             self._compiled[kind] = program
         return self._compiled[kind](*arguments)
