@@ -59,6 +59,12 @@ def add_options(result: terminal.Parser) -> None:
         help="stop after epoch K of an unchanged schedule",
     )
     result.add_argument(
+        "--extend",
+        type=terminal.number(EPOCHS),
+        metavar="N",
+        help="go on with a finished run at its last rates, up to N epochs beyond its schedule",
+    )
+    result.add_argument(
         "--seed",
         type=terminal.number(SEEDS),
         metavar="S",

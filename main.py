@@ -31,8 +31,9 @@ from errors import (
     SettingsError,
     Stopped,
 )
-from records import machine
+from records import extension, machine
 from records.folder import RunFolder
+from records.metrics import Record
 from records.watcher import Watcher
 from reports import Report, print_result
 from settings import Settings
@@ -42,8 +43,8 @@ from tasks import TASKS
 def open_run(a: argparse.Namespace) -> RunFolder:
     """The run folder; an existing one is checked against the arguments, or fills them in."""
     run = RunFolder(a.out or Path("runs") / a.settings.folder_name(a.sample))
-    if a.resume and not run.exists:
-        raise RunError(f"there is no run in {run.folder} to resume")
+    if (a.resume or a.extend) and not run.exists:
+        raise RunError(f"there is no run in {run.folder} to {'resume' if a.resume else 'extend'}")
     if run.exists and a.settings:
         run.check_settings(a.settings)
     elif run.exists:
@@ -52,6 +53,21 @@ def open_run(a: argparse.Namespace) -> RunFolder:
         a.sample = a.sample or bool(config.get("sample"))
         a.deterministic = a.deterministic or bool(config.get("deterministic"))
     return run
+
+
+def result_of(a: argparse.Namespace, run: RunFolder) -> Record | None:
+    """The last record of a run that is finished, and not to be extended now."""
+    if not run.exists or a.extend and extension.pending(run, a.extend):
+        return None
+    record = run.finished(a.stop_after)
+    if not record:
+        return None
+    run.check_settings(a.settings)  # it may not have been there before
+    if words := run.changed_code():
+        say(f"the code has changed since this was trained ({words})")
+    if a.extend:
+        say("it has these epochs already; --extend counts from the end of its schedule")
+    return record
 
 
 def train(
@@ -85,9 +101,9 @@ def train(
     differing = machine.difference(run.config(), machine.environment(device)) if run.exists else ""
     options = {"sample": a.sample, "deterministic": a.deterministic}
     command = ["main.py", *arguments]
-    follow.begin(run, trainer, command, device, a.accept_changed_code, **options)
+    follow.begin(run, trainer, command, device, a.accept_changed_code, a.extend, **options)
     remark(a, trainer, differing)
-    last_epoch = trainer.epochs if a.stop_after is None else min(a.stop_after, trainer.epochs)
+    last_epoch = extension.last_epoch(run.config(), a.stop_after)
     progress = Progress(signals)
     report = Report(a.report, a.ranges, last_epoch)
     with contextlib.closing(progress.bar) as bar, compilations(bar.compiling):
@@ -124,7 +140,7 @@ class Progress(Watcher):
         self.trainer = trainer
         self.last_epoch = last_epoch
         total, done = trainer.batches_until(last_epoch), trainer.batches_done
-        if done or trainer.position.epoch >= 0:
+        if (done or trainer.position.epoch >= 0) and trainer.position.epoch < last_epoch:
             say(f"resuming {trainer.words()}")
         self.bar.open(total, done, trainer.batch_size, where(trainer, last_epoch))
 
@@ -142,12 +158,7 @@ def main(arguments: list[str]) -> int:
     with terminal.Signals() as signals:
         try:
             run = open_run(a)
-            record = run.finished(a.stop_after) if run.exists else None
-            if record:
-                run.check_settings(a.settings)  # it may not have been there before
-                if words := run.changed_code():
-                    say(f"the code has changed since this was trained ({words})")
-            else:
+            if not (record := result_of(a, run)):
                 train(a, arguments, run, signals)
             print_result(run, record)
             return 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from records import extension
 from records.folder import RunFolder
 from records.metrics import Record
 
@@ -96,6 +97,6 @@ def print_result(run: RunFolder, record: Record | None = None) -> None:
     print(
         f"test error {record['best_test_error']:.2f} % at the lowest validation error, "
         f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']}; trained "
-        f"{record['epoch']} of {config['epochs']} epochs{data}; run folder {run.folder}",
+        f"{record['epoch']} of {extension.words(config)} epochs{data}; run folder {run.folder}",
         flush=True,
     )

@@ -20,7 +20,7 @@ from typing import Any
 from errors import FileError, RunError, RunInUse
 from files import load_npz, no_link, read_bytes, write_atomically, write_json
 from locks import Lock
-from records import code, machine, unchanged
+from records import code, extension, machine, unchanged
 from records.checkpoints import Checkpoints
 from records.metrics import MOST_BYTES, Record, check_records
 from records.sums import config_sum, line
@@ -86,6 +86,7 @@ class RunFolder:
             if type(config["epochs"]) is not int or settings.epochs not in (None, config["epochs"]):
                 raise ValueError(f"epochs is {config['epochs']}")
             code.check(config)
+            extension.check(config)
         except DAMAGE as error:
             raise RunError(
                 f"{self.config_path} cannot be read ({type(error).__name__}: {error}); put one "
@@ -104,9 +105,10 @@ class RunFolder:
         ]
         if differences:
             self.check_sums()  # unless it is the configuration that has changed
+            advice = extension.advice(there, here)
             raise RunError(
-                f"{self.folder} holds another run ({'; '.join(differences)}); give another folder "
-                "with --out"
+                f"{self.folder} holds another run ({'; '.join(differences)}); "
+                f"{advice + '; or ' if advice else ''}give another folder with --out"
             )
 
     def check_data(self, identity: Mapping[str, str]) -> None:
@@ -248,8 +250,7 @@ class RunFolder:
         if it is config.json that has changed.
         """
         config = self.config()
-        epochs = config["epochs"]
-        target = epochs if stop_after is None else min(stop_after, epochs)
+        target = extension.last_epoch(config, stop_after)
         if not self.final_path.exists():
             return None
         try:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from errors import RunError, Stopped
-from records import code, saved
+from records import code, extension, saved
 from records.aside import put_aside
 from records.folder import RunFolder
 from records.metrics import Record
@@ -24,17 +24,21 @@ def begin(
     command: list[str],
     device: str,
     accept_changed_code: bool = False,
+    extend: int | None = None,
     **options: bool,
 ) -> None:
     """Write config.json of a new run in a folder that is claimed; an old one must be of this code.
 
-    `options` are told there, as the command and the device; RunError unless the code is the same
-    or accepted.
+    `extend`, of a finished one: so many epochs beyond its schedule. `options` are told there, as
+    the command and the device; RunError unless the code is the same or accepted.
     """
+    longer = extend is not None and extension.pending(folder, extend)
     known = folder.config().get("code") if folder.exists else None
     here = code.facts(trainer.settings.task, trainer.network.layers_described(), known)
     if folder.exists:
         folder.check_code(here, accept_changed_code)
+        if longer and extend:
+            extension.begin(folder, extend)
     else:
         identity = trainer.data.identity
         folder.start(command, trainer.settings, identity, device, here, **options)
@@ -86,13 +90,15 @@ class _Book:
         self.folder = folder
         self.trainer = trainer
         self.watcher = watcher
+        self.config = config
         self.config_sum = config_sum(config)
         self.said = saved.about(config, trainer.network.layers_described())
-        if config["epochs"] != trainer.epochs:
+        if trainer.epochs not in (config["epochs"], extension.last_epoch(config)):
             raise RunError(
                 f"{folder.config_path} says {config['epochs']} epochs, not {trainer.epochs}; give "
                 "another folder with --out"
             )
+        extension.lengthen(trainer, config)
         records = folder.checkpoints.restore(trainer, config, watcher.note)
         if records is None:
             folder.check_sums()  # nothing can be made good without a checkpoint
@@ -112,8 +118,9 @@ class _Book:
         self.sum.add(*map(line, self.records))
 
     def add(self, record: Record) -> None:
-        if note := self.folder.checkpoints.note:
-            record["note"] = note
+        notes = self.folder.checkpoints.note, extension.note(self.config, record["epoch"])
+        if any(notes):
+            record["note"] = "; ".join(filter(None, notes))
             self.folder.checkpoints.note = None
         self.folder.add(record)
         self.records.append(record)

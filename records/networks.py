@@ -35,6 +35,8 @@ class SavedNetwork:
         What it was trained on: file name -> MD5 sum.
     sample
         Whether that was the generated sample.
+    extended
+        By how many epochs its run goes beyond its schedule.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class SavedNetwork:
     test_error: float
     data: dict[str, str]
     sample: bool
+    extended: int = 0
 
 
 def read(path: Path) -> SavedNetwork:
@@ -71,10 +74,12 @@ def read(path: Path) -> SavedNetwork:
             _error(said["test_error"]),
             {str(name): str(md5) for name, md5 in said["data"].items()},
             said["sample"],
+            int(said.get("extended", 0)),
         )
         if type(network.sample) is not bool:
             raise ValueError(f"sample is {network.sample!r}")
-        if said["epoch"] != epoch or not 0 <= epoch <= network.settings.last_epoch:
+        last = network.settings.last_epoch + network.extended
+        if said["epoch"] != epoch or not 0 <= epoch <= last:
             raise ValueError(f"its epoch is {epoch}")
     except (*DAMAGE, ProgramError) as error:
         what = error if isinstance(error, ProgramError) else f"{type(error).__name__}: {error}"

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from files import Arrays, write_npz
-from records import code
+from records import code, extension
 from records.metrics import Record
 from records.sums import Sums
 from settings import Settings
@@ -35,7 +35,7 @@ def about(config: Mapping[str, Any], layers: list[dict[str, Any]]) -> dict[str, 
     """What the files of a run say of it, from its config.json and the description of its layers.
 
     The epoch and its errors come with each network. `code` and `task` only where config.json
-    says with which code the run is trained.
+    says with which code the run is trained, `extended` only where it goes beyond its schedule.
     """
     said: dict[str, Any] = {
         "form": FORM,
@@ -44,6 +44,8 @@ def about(config: Mapping[str, Any], layers: list[dict[str, Any]]) -> dict[str, 
         "sample": bool(config.get("sample")),
         "layers": layers,
     }
+    if more := extension.epochs(config):
+        said["extended"] = more
     if "code" in config:
         said |= {"task": config["code"]["task"], "code": code.digest(config["code"])}
     return said

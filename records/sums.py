@@ -4,8 +4,9 @@
     metrics    of the first `lines` lines of metrics.jsonl, each ended
     lines
 
-config.json changes once a run is told to go on with other code: its entry `earlier_code` has the
-sums that it had before. Runs of old have no sums, and nothing is said of them.
+config.json changes once a run is told to go on with other code, or beyond its schedule: its
+entries `earlier_code` and `extended` have the sums that it had before. Runs of old have no sums,
+and nothing is said of them.
 """
 
 import hashlib
@@ -25,7 +26,8 @@ def config_sum(config: Mapping[str, Any]) -> str:
 
 def fits(sums: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether a configuration is, or has been, the one that a sum was made of."""
-    earlier = [entry["config_sum"] for entry in config.get("earlier_code", [])]
+    changes = [*config.get("earlier_code", []), *config.get("extended", [])]
+    earlier = [entry["config_sum"] for entry in changes]
     return sums["config"] in (config_sum(config), *earlier)
 
 

@@ -199,7 +199,9 @@ def test_a_run_of_each_format(line, sample, tmp_path, monkeypatch, capsys):
     assert [r["epoch"] for r in records] == [0, 1, 2]
     lines = [text for text in out.splitlines() if text.startswith("epoch ")]
     assert [text[:8] for text in lines] == ["epoch 0:", "epoch 1:", "epoch 2:"]
-    form = r"epoch 2: validation .* %, test .* %, best .* % in \d; LR 0.04989, M .*; .* s, .* images/s"
+    form = (
+        r"epoch 2: validation .* %, test .* %, best .* % in \d; LR 0.04989, M .*; .* s, .* images/s"
+    )
     assert re.fullmatch(form, lines[2]) and folder.name in out.splitlines()[-1]
     assert ("layer 2 ranges: z" in out) == line.startswith("DFXP")
     assert 0 <= records[-1]["test_error"] <= 100 and records[0]["validation_error"] > 80

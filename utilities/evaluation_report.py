@@ -58,7 +58,10 @@ def comparison(error: float, recorded: float | None, examples: int) -> tuple[str
 def words(network: SavedNetwork) -> str:
     """What tells it from other networks."""
     run = [*network.settings.words(), *(["(sample)"] if network.sample else [])]
-    return f"{' '.join(run)}, {f'epoch {network.epoch}' if network.epoch else 'untrained'}"
+    which = f"epoch {network.epoch}" if network.epoch else "untrained"
+    if network.extended:
+        which += f" of {network.settings.last_epoch} + {network.extended}"
+    return f"{' '.join(run)}, {which}"
 
 
 def names_of(network: SavedNetwork) -> Sequence[str]:

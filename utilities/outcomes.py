@@ -13,6 +13,7 @@ import numpy as np
 
 from datasets import cifar10, mnist, svhn
 from errors import RunError
+from records import extension
 from records.folder import RunFolder
 from records.metrics import Record
 from settings import FORMAT_ARGUMENTS, Settings
@@ -90,7 +91,8 @@ def collect(
     """The runs in folders; and remarks on those left out, with the reason.
 
     A run that is there twice is taken once. Runs on the generated sample are left out, unless
-    `sample`: then only those are taken. With None all are.
+    `sample`: then only those are taken. With None all are. The epochs beyond a schedule are
+    left out: they are none of the settings'.
 
     Raises
     ------
@@ -112,6 +114,7 @@ def collect(
                     raise RunError(f"{path.parent} is the same run as {known[run]}")
                 known[run] = path.parent
                 outcomes.append(outcome)
+                remarks += beyond(outcome)
             except RunError as error:
                 remarks.append(fact(error))
     return told_apart(outcomes), remarks
@@ -182,6 +185,7 @@ def read(folder: Path, sample: bool | None) -> Outcome:
         trained_on = "real data" if sample else "the generated sample"
         raise RunError(f"{folder} was trained on {trained_on}")
     settings = Settings(**config["settings"])
+    records = [record for record in records if record["epoch"] <= config["epochs"]]
     return Outcome(folder, settings, config["epochs"], records, config, data_name(config))
 
 
@@ -191,6 +195,17 @@ def values(records: Iterable[Record], what: str) -> np.ndarray:
     numbers = [v if isinstance(v, (int, float)) else math.nan for v in found]
     result = np.array(numbers, "float64")
     return np.where(np.isfinite(result), result, math.nan)
+
+
+def beyond(outcome: Outcome) -> list[str]:
+    """A remark on the epochs of a run that are not in its outcome, if there are any."""
+    last = RunFolder(outcome.folder).records()[-1]
+    if last["epoch"] <= outcome.epochs:
+        return []
+    return [
+        f"{outcome.folder} was extended to {extension.words(outcome.config)} epochs, those after "
+        f"{outcome.epochs} (test error {last['best_test_error']:.2f} %) are left out"
+    ]
 
 
 def by_settings(outcomes: Iterable[Outcome]) -> dict[Settings, list[Outcome]]:

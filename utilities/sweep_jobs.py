@@ -9,6 +9,7 @@ from pathlib import Path
 from bars import Pace
 from errors import RunError
 from files import plain, write_atomically
+from records import extension
 from records.folder import RunFolder
 from records.metrics import Record
 from settings import NUMBERS, Settings
@@ -120,6 +121,7 @@ def plan(settings: Iterable[Settings], options: Options) -> list[Job]:
         job = Job(own, RunFolder(options.folder(own)), options.last_epoch(own))
         if job.run.exists:
             job.run.check_settings(own)
+            job.last_epoch = extension.last_epoch(job.run.config(), options.stop_after)
         job.check_finished(options.stop_after)
         jobs.append(job)
     return jobs
