@@ -44,6 +44,7 @@ USERS = (
     errno.EROFS,
 )
 LEAST_ADDRESSES = 1.75 * 2**30  # bytes; with 1.6e9 PI_MNIST aborted on two cores
+NO_HOME = os.devnull  # nobody can make a folder in it
 INSTALL = "install requirements.txt, with enough memory"
 
 Main = Callable[[list[str] | None], int]
@@ -102,6 +103,15 @@ def importing(xla: bool = False) -> Iterator[None]:
         except ValueError as error:  # JAX's of a variable of the environment
             raise SettingsError(f"{error}; unset that variable") from None
     signals.check()
+
+
+def give_a_home() -> None:
+    """Where there is no home, as of a user that the system does not know, one that never is.
+
+    PyTensor looks for its settings there, and cannot be loaded without.
+    """
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = NO_HOME
 
 
 # ------------------------------------------------------------------------------ streams
@@ -208,6 +218,7 @@ def program(name: str, kept: str = "") -> Callable[[Callable[[list[str]], int]],
         @functools.wraps(main)
         def whole(arguments: list[str] | None = None) -> int:
             open_streams()
+            give_a_home()
             try:
                 status = ended(main, sys.argv[1:] if arguments is None else arguments)
             except SystemExit as stop:  # the parser's
@@ -225,6 +236,7 @@ def watch() -> None:
     On Windows that is the end: it has no locks of this kind, and PyTensor and JAX no GPU there.
     """
     open_streams()
+    give_a_home()
     if sys.platform == "win32":
         say(Path(sys.argv[0]).name, "it runs on Linux and macOS; on Windows use it in WSL")
         os._exit(2)

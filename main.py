@@ -7,6 +7,12 @@
 README.md explains formats and results.
 """
 
+import sys
+from pathlib import Path
+
+if sys.flags.safe_path:  # PYTHONSAFEPATH
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 import ending
 
 if __name__ == "__main__":
@@ -15,7 +21,6 @@ if __name__ == "__main__":
 import argparse
 import contextlib
 import gc
-from pathlib import Path
 from typing import Any
 
 import datasets

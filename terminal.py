@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ending import NO_HOME
 from ending import importing as importing
 from ending import program as program
 from ending import run as run
@@ -70,7 +71,8 @@ def expanded(text: str) -> Path:
         text = os.path.expandvars(text)
         if unset := re.search(r"\$(\w+|{\w+})", text):
             raise SettingsError(f"{text!r}: {unset[0]} is not set")
-    if (home := os.path.expanduser(text)) == text and text.startswith("~"):
+    home = os.path.expanduser(text)
+    if text.startswith("~") and (home == text or Path(home).is_relative_to(NO_HOME)):
         raise SettingsError(f"{text!r}: there is no such home folder; ./~ is a folder of that name")
     return Path(home)
 

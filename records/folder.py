@@ -12,6 +12,7 @@ half-written. Arrays are stored with their CRC-32 sums, which are checked when t
 """
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,8 @@ from records.metrics import MOST_BYTES, Record, check_records
 from records.sums import config_sum, line
 from settings import Settings
 
+# What may be in a folder before the run: hidden files, logs, what a file system has of its own.
+HARMLESS = re.compile(r"\..*|.*\.(txt|log|out|err)|lost\+found", re.DOTALL)
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -64,7 +67,7 @@ class RunFolder:
         """What is in a folder that is no run folder."""
         if self.exists or not self.folder.exists():
             return []
-        return [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
+        return [path.name for path in self.folder.iterdir() if not HARMLESS.fullmatch(path.name)]
 
     def _unusable(self, error: OSError) -> RunError:
         return RunError(

@@ -98,6 +98,8 @@ def test_a_bar_ticks_by_itself(monkeypatch):
 
 def test_the_epoch_is_shown_beside_the_run_and_a_resumed_run_says_so(sample, tmp_path, monkeypatch):
     terminal = on_terminal(monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # nothing is compiled yet
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     line = [*WORDS, "--data", str(sample), "--out", str(tmp_path / "run")]
     with small_pi_mnist():
         assert main.main([*line, "--stop-after", "1"]) == 0

@@ -19,13 +19,17 @@ installed, here or for another Python (--peer PYTHON). --against adds the same s
 is in another revision of this repository.
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import argparse
 import contextlib
 import datetime
 import json
 import platform
-import sys
-from pathlib import Path
 
 import terminal
 from records import machine

@@ -9,6 +9,12 @@ DIR/cifar10/preprocessed-KEY/{train,test}.npy; it takes about a minute and 2 GB 
 memory. (docs/published_program.md, "Data")
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import terminal
 from datasets import load
 from terminal import Parser, add_data_options, data_folder

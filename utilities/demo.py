@@ -5,7 +5,11 @@
 Real MNIST if it is there or can be downloaded, else a small generated sample.
 """
 
+import sys
 from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import main as program
 import terminal

@@ -10,9 +10,14 @@ does not, and 2 if the network cannot be evaluated. Whether it was trained on th
 generated sample, its file says.
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import argparse
 import functools
-from pathlib import Path
 
 import datasets
 import terminal

@@ -9,9 +9,14 @@ what they mean, and test vectors: the first N test images with every layer's int
 utilities/integer_network.py reads the folder with NumPy alone.
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -11,7 +11,11 @@ there are runs for them. FILE ends in .png, .svg or .pdf.
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import terminal
 from terminal import Parser

@@ -10,8 +10,13 @@ requirements-gpu-check.txt, and neither a GPU nor a driver. --device also takes 
 describes another device (XLA's GpuTargetConfigProto as text).
 """
 
-import argparse
 import sys
+from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import argparse
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,6 +1,7 @@
 """What all pictures have in common: matplotlib, files, colours, lines, labels at their ends."""
 
 import io
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -69,6 +70,7 @@ def load_matplotlib() -> Any:
     MissingPackage if there is none.
     """
     os.environ["MPLBACKEND"] = "agg"
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where its fonts are kept
     with importing():
         import matplotlib
 

@@ -19,6 +19,7 @@ from typing import Any
 import terminal
 from errors import RunError
 from locks import Lock
+from records import machine
 from records.metrics import Record
 from settings import Settings
 from utilities.sweep_jobs import Job, Options, plan
@@ -63,8 +64,9 @@ def train_on_ray(sweep: Sweep, address: str, cpus: int, gpus: float) -> None:
 def connect(ray: Any, address: str) -> None:
     """Join the cluster at an address, or start one."""
     environment = {"PYTHONPATH": str(ROOT), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    environment |= {name: os.environ[name] for name in ("SVHN_LOCAL_PATH",) if name in os.environ}
-    own = {} if address else {"num_cpus": len(os.sched_getaffinity(0))}
+    passed = ("SVHN_LOCAL_PATH", "NPROC")
+    environment |= {name: os.environ[name] for name in passed if name in os.environ}
+    own = {} if address else {"num_cpus": machine.cores()}
     try:
         ray.init(
             address=address or None,
@@ -157,6 +159,8 @@ def take_cores(count: int) -> None:
 
     Two XLA programs on the same ones slow each other badly.
     """
+    if not hasattr(os, "sched_getaffinity"):  # macOS
+        return
     free = sorted(os.sched_getaffinity(0))
     if _cores or count >= len(free):
         return

@@ -10,6 +10,12 @@ add up float32 numbers in another order. A recorded run with range initialisatio
 event by event.
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import terminal
 from errors import FileError
 from terminal import Parser

@@ -6,9 +6,13 @@ RUNS are run folders, or folders that hold them, on any data. The page is one fi
 needs no server and no network.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import terminal
 from files import write_atomically

@@ -15,9 +15,14 @@ the table it gives the runs of results/README.md. What it will cost is said befo
 starts. The same command again goes on with what is missing.
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
 import terminal
 from settings import FORMAT_ARGUMENTS, SEED, Settings

@@ -7,7 +7,11 @@ lowest validation error, means and standard deviations over the seeds there are.
 missing, or was stopped early, is said.
 """
 
+import sys
 from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import terminal
 from files import write_atomically

@@ -16,6 +16,12 @@ that a program works, nothing about the published results. (docs/published_progr
 "Data")
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import terminal
 from datasets.sample import ensure_sample
 from terminal import Parser

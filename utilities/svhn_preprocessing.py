@@ -11,6 +11,12 @@ keeps the files that are finished; the outcome is the same, byte for byte.
 (docs/published_program.md, "Data")
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import os
 
 import terminal

@@ -9,6 +9,12 @@ summary.csv in --out has a line for each. Runs of one task and format are traine
 compiled program, on a GPU several at a time (--together).
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import itertools
 import re
 

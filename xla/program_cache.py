@@ -110,7 +110,7 @@ class ProgramCache:
             platform.python_version(),
             *versions,
             _processor(),
-            f"{len(os.sched_getaffinity(0))} cores",
+            f"{_threads()} cores",
             *map(repr, facts),
         )
 
@@ -186,6 +186,15 @@ def _digest(*texts: str) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
+def _threads() -> int | str:
+    """How many threads XLA computes with on a CPU, as it decides it; sums depend on that."""
+    if number := os.environ.get("NPROC"):
+        return number
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS
+
+
 def _processor() -> str:
     """What tells one kind of processor from another."""
     try:
@@ -243,6 +252,10 @@ class Program:
         self._compiled: dict[tuple, Compiled] = {}
 
     def __call__(self, *arguments: Any, **static: Any) -> Any:
+        with jax.disable_jit(False):  # as JAX_DISABLE_JIT may have it: it would take days
+            return self._call(*arguments, **static)
+
+    def _call(self, *arguments: Any, **static: Any) -> Any:
         leaves, tree = jax.tree.flatten(arguments)
         types = tuple((np.shape(v), str(getattr(v, "dtype", type(v)))) for v in leaves)
         kind = (tree, types, tuple(static.items()))

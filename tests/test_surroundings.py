@@ -1,0 +1,86 @@
+"""Programs in shells, folders and systems of other people."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from endings import status_of
+from small_network import small_pi_mnist
+
+import ending
+import main
+import terminal
+from errors import SettingsError
+from records import machine
+from utilities import ray_cluster
+
+# A user whom the system does not know, as in many containers.
+UNKNOWN = """
+import pwd
+
+def getpwuid(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+pwd.getpwuid = getpwuid
+"""
+STRANGERS = ("log.txt", "run.log", "slurm-17.out", "job.err", ".DS_Store", "nohup.out")
+
+
+def test_logs_in_the_run_folder_are_nobodys_trouble(sample, tmp_path):
+    """As `| tee runs/x/log.txt` makes them before the program begins; they stay as they are."""
+    (tmp_path / "lost+found").mkdir()
+    for name in STRANGERS:
+        (tmp_path / name).write_text(name)
+    line = ["PI_MNIST", "FLP", "--sample", "--data", sample, "--out", tmp_path, "--stop-after"]
+    with small_pi_mnist():
+        for stop in (0, 1):
+            assert status_of(main.main, [*line, stop]) == 0
+    assert [(tmp_path / name).read_text() for name in STRANGERS] == list(STRANGERS)
+    assert (tmp_path / "lost+found").is_dir() and (tmp_path / "config.json").exists()
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "txt", "log", "data.csv", "lost+found2"])
+def test_other_files_are(name, tmp_path, capsys):
+    (tmp_path / name).write_text("precious")
+    assert status_of(main.main, ["PI_MNIST", "FLP", "--out", tmp_path]) == 2
+    assert f"is not a run folder ({name} is in the way)" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_an_unknown_user_without_a_home_who_compiles_nothing(sample, tmp_path):
+    """And whose Python looks for modules in no folder but those that it is given."""
+    (tmp_path / "sitecustomize.py").write_text(UNKNOWN)
+    gone = ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "PYLEARN2_DATA_PATH")
+    environment = {name: value for name, value in os.environ.items() if name not in gone}
+    environment |= {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1", "JAX_DISABLE_JIT": "1"}
+    words = ["PI_MNIST", "FLP", "--sample", "--data", sample, "--stop-after", "0", "--out", "run"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "main.py", *words],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "trained 0 of 800 epochs" in done.stdout
+
+
+def test_a_home_that_is_none_is_no_place_for_runs(monkeypatch):
+    monkeypatch.setenv("HOME", "")  # to be put back
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    ending.give_a_home()
+    with pytest.raises(SettingsError, match="there is no such home folder"):
+        terminal.expanded("~/runs")
+    assert not os.path.isdir(os.path.expanduser("~"))
+
+
+def test_where_nobody_knows_which_cores_a_process_has(monkeypatch):
+    """On macOS."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert machine.cores() == os.cpu_count()
+    ray_cluster.take_cores(1)
+    assert ray_cluster._cores == []
