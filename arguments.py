@@ -74,6 +74,7 @@ def add_options(result: terminal.Parser) -> None:
     add_folder_options(result)
     add_report_options(result)
     terminal.add_device_options(result)
+    terminal.add_threads_option(result)
     result.add_argument(
         "--streams",
         choices=STREAMS,

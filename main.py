@@ -80,6 +80,7 @@ def train(
 ) -> None:
     """Train to the end, or to --stop-after; the modules that take long to import come in here."""
     ending.check_address_space()
+    terminal.use_threads(a.threads)
     known = a.resume or run.exists
     if known:
         run.lock()  # before anything that takes long

@@ -134,6 +134,23 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_threads_option(parser: argparse.ArgumentParser) -> None:
+    """--threads, for `use_threads`."""
+    parser.add_argument(
+        "--threads",
+        type=whole(1, 4096),
+        metavar="N",
+        help="threads to compute with on a CPU (default: as many as there are cores that the "
+        "program may use)",
+    )
+
+
+def use_threads(number: int | None) -> None:
+    """Let XLA compute with so many threads on a CPU; before JAX starts it. None: as it likes."""
+    if number is not None:
+        os.environ["NPROC"] = str(number)
+
+
 def existing_data_folder(data: Path | None, sample: bool) -> Path:
     """`data_folder`, which must be there if --data names it: nothing is made in one that is not.
 

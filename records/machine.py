@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,12 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
         return os.cpu_count() or 1
+
+
+def threads() -> int:
+    """How many threads XLA computes with on a CPU: --threads, which sets NPROC, or all cores."""
+    number = os.environ.get("NPROC", "")
+    return int(number) if re.fullmatch("[1-9][0-9]{0,5}", number) else cores()
 
 
 def memory_gib() -> float | None:
@@ -78,6 +85,7 @@ def environment(device: str) -> dict[str, Any]:
     machine: dict[str, Any] = {
         "processor": processor(),
         "cores": cores(),
+        "threads": threads(),
         "memory_gib": memory_gib(),
     }
     if flags := os.environ.get("XLA_FLAGS"):
@@ -104,12 +112,13 @@ def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
         for name in ("versions", "machine"):
             part = environment.get(name)
             parts |= part if isinstance(part, dict) else {}
-        return {"device": environment.get("device"), **parts}
+        threads = {"threads": parts.get("cores")}  # as it was before it could be chosen
+        return {"device": environment.get("device"), **threads, **parts}
 
     then, now = told(there), told(here)
     compared = ["device", *here["versions"]]
     if isinstance(there.get("machine"), dict):
-        compared += ["processor", "cores", "xla_flags"]
+        compared += ["processor", "threads", "xla_flags"]
     return ", ".join(
         f"{name} {then.get(name)} then, {now.get(name)} now"
         for name in compared

@@ -62,9 +62,11 @@ def plain_sum(v):
 
 
 def with_cores(cores, expression):
-    """What an expression of this module is in a process whose XLA has so many threads."""
+    """What an expression of this module is in a process of so many --threads."""
     code = f"import json, test_cores; print(json.dumps(test_cores.{expression}))"
-    environment = os.environ | {"NPROC": str(cores), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    code = f"import terminal; terminal.use_threads({cores}); {code}"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    environment.pop("NPROC", None)
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return json.loads(done.stdout)

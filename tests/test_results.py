@@ -46,8 +46,8 @@ def test_the_table(tmp_path, capsys):
     ("config", "device"),
     [
         (
-            {"machine": {"processor": "Xeon", "cores": 2, "memory_gib": 15.6}},
-            "Xeon, 2 cores, 16 GiB",
+            {"machine": {"processor": "Xeon", "cores": 2, "threads": 1, "memory_gib": 15.6}},
+            "Xeon, 2 cores (1 threads), 16 GiB",
         ),
         (
             {

@@ -155,7 +155,14 @@ def test_another_machine_is_told():
     old = {name: value for name, value in here.items() if name != "machine"}
     assert machine.difference(old, here) == ""
     there = here | {"machine": here["machine"] | {"cores": 99}}
-    assert machine.difference(there, here) == f"cores 99 then, {here['machine']['cores']} now"
+    assert machine.difference(there, here) == ""  # it does not matter who has computed nothing
+    there = here | {"machine": here["machine"] | {"threads": 99}}
+    words = f"threads 99 then, {here['machine']['threads']} now"
+    assert machine.difference(there, here) == words
+    del there["machine"]["threads"]  # as it was before it could be chosen
+    assert machine.difference(there, here) == ""
+    there["machine"]["cores"] = 99
+    assert machine.difference(there, here) == words
 
 
 def test_flags_of_xla_are_told(monkeypatch):

@@ -1,5 +1,6 @@
 """Programs in shells, folders and systems of other people."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import main
 import terminal
 from errors import SettingsError
 from records import machine
-from utilities import ray_cluster
+from utilities import ray_cluster, sweep
 
 # A user whom the system does not know, as in many containers.
 UNKNOWN = """
@@ -84,3 +85,29 @@ def test_where_nobody_knows_which_cores_a_process_has(monkeypatch):
     assert machine.cores() == os.cpu_count()
     ray_cluster.take_cores(1)
     assert ray_cluster._cores == []
+
+
+@pytest.mark.parametrize("program", [main, sweep])
+def test_threads_are_given_to_xla_recorded_and_compared(
+    program, sample, tmp_path, monkeypatch, capsys
+):
+    """That XLA obeys, and that results do not, tests/test_cores.py shows."""
+    monkeypatch.setenv("NPROC", "")  # to be put back
+    run = tmp_path / "run" if program is main else tmp_path
+    line = ["PI_MNIST", "FLP", "--sample", "--data", sample, "--out", run, "--stop-after"]
+    with small_pi_mnist():
+        assert status_of(program.main, [*line, 0, "--threads", 3]) == 0
+        assert os.environ["NPROC"] == "3"
+        (config,) = tmp_path.glob("*/config.json")
+        assert json.loads(config.read_text())["machine"]["threads"] == 3
+        capsys.readouterr()
+        assert status_of(program.main, [*line, 1, "--threads", 2]) == 0
+    assert "(threads 3 then, 2 now); its last bits may differ" in "".join(capsys.readouterr())
+    for wrong in ("0", "5000", "two"):
+        assert status_of(program.main, [*line, 1, "--threads", wrong]) == 2
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "x", "1e3", "9" * 30])
+def test_what_is_no_number_of_threads_is_not_recorded(text, monkeypatch):
+    monkeypatch.setenv("NPROC", text)
+    assert machine.threads() == machine.cores()

@@ -80,6 +80,8 @@ class Outcome:
         words = [str(machine["processor"])]
         if "cores" in machine:
             words.append(f"{machine['cores']} cores")
+            if machine.get("threads", machine["cores"]) != machine["cores"]:
+                words[-1] += f" ({machine['threads']} threads)"
         if isinstance(machine.get("memory_gib"), (int, float)):
             words.append(f"{machine['memory_gib']:.0f} GiB")
         return ", ".join(words if device.startswith("cpu") else [device, *words])

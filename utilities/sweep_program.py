@@ -33,6 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     terminal.add_data_options(parser)
     terminal.add_device_options(parser)
+    terminal.add_threads_option(parser)
     parser.add_argument("--accept-changed-code", action="store_true", help="as in main.py")
     parser.add_argument(
         "--together",
@@ -91,6 +92,7 @@ def execute(
     options = Options(
         a.out, a.data, a.sample, stop_after, a.device, a.deterministic, a.accept_changed_code
     )
+    terminal.use_threads(a.threads)
     jobs = plan(settings, options)
     table = Table(jobs, sys.stdout)
     sweep = Sweep(jobs, options, a.together, table)
