@@ -9,7 +9,8 @@ Under the data folder (PYLEARN2_DATA_PATH):
                                   utilities.svhn_preprocessing makes HDF5 files under
                                   SVHN_LOCAL_PATH; those are read
 
-Missing official files are downloaded. A generated sample (python -m
+There are further places for each, OFFICIAL.places in its module, which are looked at in
+their order. Missing official files are downloaded. A generated sample (python -m
 utilities.sample_data) has the same files; it is read only when asked for. A further
 data set needs a module beside these and a line in LOADERS, and one in sample.SETS for
 --sample. Source:

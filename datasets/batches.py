@@ -33,15 +33,15 @@ def parse_batch(path: Path, content: bytes) -> tuple[Pixels, NDArray[np.int64]]:
         x = batch[b"data"].array
         labels = np.array(batch[b"labels"])
     except Exception as error:  # a hostile or damaged pickle can raise anything
-        raise DataError(f"{path} is not a CIFAR-10 batch ({error}): replace it") from error
+        raise DataError(f"{path} is not a CIFAR-10 batch ({error}): give one") from error
     if x.ndim != 2 or x.shape[1] != 3072 or labels.shape != x.shape[:1] or labels.dtype.kind != "i":
         raise DataError(
             f"{path} has data {x.shape} and labels {labels.dtype} {labels.shape}, not (n, 3072) "
-            "and integers (n,): replace it"
+            "and integers (n,): give a batch of that form"
         )
     if labels.size and not 0 <= labels.min() <= labels.max() < CLASSES:
         raise DataError(
-            f"{path} has labels from {labels.min()} to {labels.max()}, not 0..9: replace it"
+            f"{path} has labels from {labels.min()} to {labels.max()}: give a set with labels 0..9"
         )
     return x, labels.astype(np.int64)
 

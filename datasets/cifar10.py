@@ -1,9 +1,9 @@
 """CIFAR-10: the official pickles, after GCN and ZCA.
 
-They are in data folder/cifar10/cifar-10-batches-py, or come out of an official
-cifar-10-python.tar.gz in data folder/cifar10, which is downloaded if need be. What is
-made of them is cached in data folder/cifar10/preprocessed-KEY. The last rows of the
-training images are valid. Source: docs/published_program.md, "Data".
+They are in data folder/cifar10/cifar-10-batches-py or another of the places, or come out
+of an official cifar-10-python.tar.gz, which is downloaded if need be. What is made of
+them is cached in data folder/cifar10/preprocessed-KEY. The last rows of the training
+images are valid. Source: docs/published_program.md, "Data".
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +46,20 @@ OFFICIAL = Source(
     names=tuple(SUMS),
     sums=SUMS,
     split={"train": 45_000, "valid": 5_000, "test": 10_000},
+    places=tuple(
+        map(
+            Path,
+            (
+                "cifar-10-batches-py",  # torchvision's
+                "cifar10",
+                "cifar10/cifar-10-python/cifar-10-batches-py",  # unpacked into a folder of its own
+                "cifar-10-python/cifar-10-batches-py",
+                "CIFAR10/cifar-10-batches-py",
+                "cifar-10-batches-py/cifar-10-batches-py",
+                "",
+            ),
+        )
+    ),
 )
 ARCHIVE_SUMS = {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}
 ARCHIVE = Source(
@@ -56,6 +69,7 @@ ARCHIVE = Source(
     sums=ARCHIVE_SUMS,
     split={},
     mirrors=("https://www.cs.toronto.edu/~kriz/",),
+    places=tuple(map(Path, ("", "cifar10/cifar-10-batches-py", "cifar-10-python", "CIFAR10"))),
 )
 
 
@@ -71,7 +85,8 @@ def load(folder: Path, sample: bool = False) -> Dataset:
     source = OFFICIAL.under(folder, sample)
     missing = source.missing(source.names)
     if missing and not sample:
-        _unpack(replace(ARCHIVE, folder=folder / ARCHIVE.folder), missing)
+        _unpack(ARCHIVE.found(folder), missing, source)
+    source.say_where()
     images, labels, test_images, test_labels, identity = read(source)
     x, test_x = whiten(folder / ARCHIVE.folder, images, test_images, identity)
     n = source.split["train"]
@@ -84,11 +99,12 @@ def load(folder: Path, sample: bool = False) -> Dataset:
     )
 
 
-def _unpack(source: Source, missing: list[str]) -> None:
+def _unpack(source: Source, missing: list[str], pickles: Source) -> None:
     """Missing pickles, out of the archive, which is downloaded if it is not there."""
     (name,) = source.names
     archive = source.folder / name
     given = os.path.exists(archive)
+    source.say_where()
     source.fetch(source.missing([name]))
     folder = OFFICIAL.folder.name
     try:
@@ -96,12 +112,12 @@ def _unpack(source: Source, missing: list[str]) -> None:
             raise source.wrong(
                 f"{archive} is truncated, corrupted or another file (its MD5 differs)"
             )
-        unpack(archive, {f"{folder}/{name}": name for name in missing}, source.folder / folder)
+        unpack(archive, {f"{folder}/{name}": name for name in missing}, pickles.folder)
     except DownloadError as error:
         raise source.wrong(str(error)) from error
     except OSError as error:
         raise DataError(
-            f"cannot unpack {archive} into {source.folder} ({error.strerror or error}): make the "
+            f"cannot unpack {archive} into {pickles.folder} ({error.strerror or error}): make the "
             "folder writable and room for 200 MB"
         ) from error
     if not given:
@@ -128,18 +144,16 @@ def read(source: Source) -> tuple[Pixels, Labels, Pixels, Labels, dict[str, str]
     if missing and source.sample:
         source.fetch(missing)
     if missing:
-        raise DataError(
-            f"CIFAR10: {', '.join(missing)} missing: unpack the official "
-            f"{ARCHIVE.names[0]} so that they are in {source.folder}, or use --sample for a small "
-            "generated set"
-        )
+        raise source.absent(missing)
     batches = []
     identity = {}
     for name in source.names:
-        content = read_bytes(source.folder / name, MOST_BYTES)
+        path = source.folder / name
+        content = read_bytes(path, MOST_BYTES)
         identity[name] = md5(content)
-        _check_sum(source, name, identity[name])
-        batches.append(parse_batch(source.folder / name, content))
+        if identity[name] != source.sums.get(name):
+            raise source.wrong(f"{path} {_what_it_is(source, path, content)}")
+        batches.append(parse_batch(path, content))
     *train, test = batches
     x = np.concatenate([images for images, _ in train])
     labels = np.concatenate([some for _, some in train])
@@ -148,15 +162,16 @@ def read(source: Source) -> tuple[Pixels, Labels, Pixels, Labels, dict[str, str]
     return x, labels, *test, identity
 
 
-def _check_sum(source: Source, name: str, found: str) -> None:
-    """DataError if a file has another sum than it should have."""
-    if found == source.sums.get(name):
-        return
-    others = [other for other in source.names if found == source.sums.get(other)]
-    what = "is truncated, corrupted or another file (its MD5 differs)"
+def _what_it_is(source: Source, path: Path, content: bytes) -> str:
+    """What to say of a file that is another one than its name says."""
+    others = [other for other in source.names if md5(content) == source.sums.get(other)]
     if others:
-        what = f"has the content of {others[0]}"
-    raise source.wrong(f"{source.folder / name} {what}")
+        return f"has the content of {others[0]}"
+    with contextlib.suppress(DataError):
+        parse_batch(path, content)
+        if not source.sample:
+            return f"is not the official file (its MD5 differs), but {source.of_another_set()}"
+    return "is truncated, corrupted or another file (its MD5 differs)"
 
 
 def _check_size(source: Source, what: str, found: int, announced: int) -> None:
@@ -196,6 +211,7 @@ def whiten(folder: Path, train: NDArray, test: NDArray, inputs: Mapping[str, str
     key = md5(json.dumps(facts, sort_keys=True).encode())[:16]
     cache = ArrayCache(folder, key, {"train": train.shape, "test": test.shape})
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with locked(cache.lock):
             return _cached(cache, train, test)
     except OSError as error:

@@ -38,7 +38,7 @@ def read_mat(path: Path, md5: str | None = None) -> tuple[Pixels, NDArray[np.int
     """
     if not os.path.exists(path):
         raise DataError(
-            f"SVHN: {path.name} missing: put the official format-2 files into {path.parent}, "
+            f"SVHN: {path.name} missing: put the format-2 files into {path.parent}, "
             "or use --sample for a small generated set"
         )
     try:
@@ -47,8 +47,8 @@ def read_mat(path: Path, md5: str | None = None) -> tuple[Pixels, NDArray[np.int
         raise unreadable(path, error) from error
     if not known:
         raise DataError(
-            f"{path} is truncated, corrupted or another file (its MD5 differs): delete it and get "
-            "the file again"
+            f"{path} is truncated, corrupted or another file (its MD5 differs): give a folder with "
+            "the official files with --data; main.py --data-set DIR trains on another set's"
         )
     x, labels = _variables(path)
     _check(path, x, labels)
@@ -74,7 +74,7 @@ def _variables(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     except Exception as error:  # loadmat raises nearly anything on a damaged file
         raise DataError(
             f"{path} is truncated, corrupted or no MATLAB 5 file with X and y "
-            f"({type(error).__name__}): replace it by the official file"
+            f"({type(error).__name__}): give one that is (MATLAB's save has -v7 for it)"
         ) from error
 
 
@@ -88,10 +88,10 @@ def _check(path: Path, x: NDArray[Any], labels: NDArray[Any]) -> None:
     ):
         raise DataError(
             f"{path} has X {x.dtype} {x.shape} and y {labels.shape}, not uint8 (32, 32, 3, n) "
-            "and (n, 1): replace it by the official file"
+            "and (n, 1): give a file of that form"
         )
     if labels.dtype.kind not in "iuf" or not np.isin(labels, np.arange(1, CLASSES + 1)).all():
-        raise DataError(f"{path} has labels other than 1..10: replace it by the official file")
+        raise DataError(f"{path} has labels other than 1..10: give a set with these")
 
 
 def _rows(x: Pixels) -> Pixels:

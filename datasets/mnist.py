@@ -1,4 +1,4 @@
-"""MNIST: four idx files, .gz or not, in data folder/mnist.
+"""MNIST: four idx files, compressed or not, in data folder/mnist or another of the places.
 
 Features are pixel/255 in float32, in file order; the last rows of the training files
 are valid. A further data set in files of the same form and names needs a Source of its
@@ -7,7 +7,6 @@ own and calls `read`. Source: docs/published_program.md, "Data".
 
 import gzip
 import math
-import os
 import struct
 import zlib
 from collections.abc import Sequence
@@ -18,9 +17,17 @@ import numpy as np
 from datasets.parts import CLASSES, ArrayPart, Dataset, Labels, Pixels, check_finite
 from datasets.source import Source, unreadable
 from errors import DataError
-from files import file_md5, md5
+from files import file_md5, md5, plain
 
 IMAGE = (28, 28)
+GZIP = b"\x1f\x8b"  # what a compressed file begins with, whatever its name
+
+
+def spellings(name: str) -> Sequence[str]:
+    """The names that an idx file may have: as published, as on Kaggle, in a folder of its own."""
+    dotted = name.replace("-idx", ".idx")
+    return f"{name}.gz", name, f"{dotted}.gz", dotted, f"{name}/{name}", f"{name}/{dotted}"
+
 
 OFFICIAL = Source(
     data_set="MNIST",
@@ -46,6 +53,9 @@ OFFICIAL = Source(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
+    # torchvision's; whatever is called MNIST; and --data names one of these folders itself
+    places=tuple(map(Path, ("MNIST/raw", "mnist/MNIST/raw", "MNIST", "mnist/raw", "raw", ""))),
+    ways=spellings,
 )
 
 
@@ -57,7 +67,9 @@ def load(folder: Path, sample: bool = False) -> Dataset:
     DataError
         A file is missing and cannot be had, or is not the file it should be.
     """
-    return read(OFFICIAL.under(folder, sample))
+    source = OFFICIAL.under(folder, sample)
+    source.say_where()
+    return read(source)
 
 
 def read(source: Source) -> Dataset:
@@ -68,10 +80,7 @@ def read(source: Source) -> Dataset:
     DataError
         As by `load`.
     """
-    source.fetch(
-        [name for name in source.names if not any(map(os.path.exists, _ways(source, name)))],
-        suffix=".gz",
-    )
+    source.fetch(source.missing(source.names), suffix=".gz")
     arrays = {}
     identity = {}
     for name, shape in zip(source.names, (IMAGE, (), IMAGE, ()), strict=True):
@@ -112,21 +121,14 @@ def _check_sizes(
         )
 
 
-def _ways(source: Source, name: str) -> tuple[Path, Path]:
-    """Where a file may be: compressed, or not."""
-    return source.folder / f"{name}.gz", source.folder / name
-
-
 def _content(source: Source, name: str) -> tuple[Path, bytes]:
-    """(path, uncompressed content) of a file with the right sum, .gz first.
+    """(path, uncompressed content) of a file with the right sum, in the order of its names.
 
     Twice as much as all parts need together is the most that is read or unpacked.
     """
     wrong = None
     most = 2 * math.prod(IMAGE) * sum(source.split.values())
-    for path in _ways(source, name):
-        if not os.path.exists(path):
-            continue
+    for path in source.there(name):
         try:
             known = file_md5(path) == source.sums.get(path.name)
             content = _unpacked(path, most)
@@ -138,23 +140,31 @@ def _content(source: Source, name: str) -> tuple[Path, bytes]:
         # the content's sum, too: somebody else may have compressed it
         if known or md5(content) == source.sums.get(name):
             return path, content
-        wrong = wrong or f"{path} {_what_it_is(source, content)}"
+        wrong = wrong or f"{path} {_what_it_is(source, name, path, content)}"
     raise source.wrong(str(wrong))
 
 
 def _unpacked(path: Path, most: int) -> bytes:
     """The content, or one byte more than `most` of it if there is more."""
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-        return file.read(most + 1)
+    with open(path, "rb", opener=plain) as file:
+        packed = file.read(len(GZIP)) == GZIP
+        file.seek(0)
+        with gzip.open(file) if packed else file as content:
+            return content.read(most + 1)
 
 
-def _what_it_is(source: Source, content: bytes) -> str:
+def _what_it_is(source: Source, name: str, path: Path, content: bytes) -> str:
     """What to say of a file that is another one than its name says."""
     for other in source.names:
         if source.sums.get(other) == md5(content):
             return f"has the content of {other}"
-    kind = "the sample" if source.sample else "the official"
-    return f"is not {kind} file (its MD5 differs)"
+    if source.sample:
+        return "is not the sample file (its MD5 differs)"
+    try:
+        parse_idx(path, content, IMAGE if "images" in name else ())
+    except DataError:
+        return "is not the official file (its MD5 differs), but truncated, corrupted or another"
+    return f"is not the official file (its MD5 differs), but {source.of_another_set()}"
 
 
 def parse_idx(path: Path, content: bytes, shape: tuple[int, ...]) -> Pixels | Labels:
@@ -180,17 +190,17 @@ def parse_idx(path: Path, content: bytes, shape: tuple[int, ...]) -> Pixels | La
     header = 8 + 4 * len(shape)
     if len(content) < header or struct.unpack(">i", content[:4])[0] != magic:
         raise DataError(
-            f"{path} does not begin like an idx file (magic number {magic}): replace it"
+            f"{path} does not begin like an idx file (magic number {magic}): give one that does"
         )
     n, *dims = struct.unpack(f">{1 + len(shape)}i", content[4:header])
     if tuple(dims) != shape or len(content) != header + n * int(np.prod(shape)):
         raise DataError(
             f"{path} announces {n} items of {tuple(dims)} but has {len(content) - header} bytes "
-            f"for items of {shape}: replace it"
+            f"for items of {shape}: give a file of these"
         )
     array = np.frombuffer(content, np.uint8, offset=header)
     if not shape and n and array.max() >= CLASSES:
         raise DataError(
-            f"{path} has the label {array.max()}; labels are 0..{CLASSES - 1}: replace it"
+            f"{path} has the label {array.max()}: give a set with labels 0..{CLASSES - 1}"
         )
     return array.reshape(n, -1) if shape else array

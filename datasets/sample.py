@@ -201,14 +201,11 @@ def _is_there(target: Path, seed: int | None) -> bool:
             f"{target} has other files in it ({present[0]}): give another folder for the sample"
         )
     if seed is not None and found != seed:
-        raise DataError(
-            f"{target} has the sample of seed {found!r}: delete it or give another folder"
-        )
+        raise DataError(f"{target} has the sample of seed {found!r}: give another folder")
+    stems = {name.removesuffix(".gz") for name in files}
     gone = stems - {name.removesuffix(".gz") for name in present}
     if gone:
-        raise DataError(
-            f"{target} lacks {min(gone)} of the sample: delete the folder and make it again"
-        )
+        raise DataError(f"{target} lacks {min(gone)} of the sample: make it in another folder")
     return True
 
 

@@ -1,15 +1,16 @@
 """Where the files of a data set are, what they must be, and what to do if they are not.
 
 A data set's module has one Source, OFFICIAL: the published files, relative to the data
-folder. `under` makes of it the files in a data folder: those, or a generated sample of
-the same names. The sample's manifest.json, beside its files, has their sums and split
-in place of the official ones; it is read only when asked for.
+folder. `under` makes of it the files in a data folder: those, in the first of some places
+that has them, or a generated sample of the same names. The sample's manifest.json, beside
+its files, has their sums and split in place of the official ones; it is read only when
+asked for.
 """
 
 import errno
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,16 +18,25 @@ from typing import Any, Self
 import files
 from datasets.downloads import download, reachable
 from datasets.parts import PARTS
+from datasets.progress import report
 from errors import DataError, DownloadError
 
 CONNECT_SECONDS = 5  # a mirror that has not answered by then counts as unreachable
 MANIFEST = "manifest.json"
 MOST_EXAMPLES = 1_000_000  # in a part; what is read is bounded by it
 
+MOST_SHOWN = 5  # names of what is in a folder
+
 OFFICIAL_REMEDY = (
-    "delete it and get the official file again, or use --sample for a small generated set"
+    "give a folder with the official files with --data (what is missing there is downloaded), or "
+    "use --sample for a small generated set"
 )
-SAMPLE_REMEDY = "delete its folder and make the sample again (python -m utilities.sample_data DIR)"
+SAMPLE_REMEDY = "make the sample in another folder (python -m utilities.sample_data DIR)"
+
+
+def as_named(name: str) -> Sequence[str]:
+    """The one way in which most files are there."""
+    return (name,)
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,14 @@ class Source:
         Whether this is the generated sample.
     remedy
         What an error about one of the files tells the user to do.
+    places
+        Other folders, looked at in this order after `folder`.
+    ways
+        Name of a file -> the names that it may have.
+    data_folder
+        In which all places are.
+    usual
+        Whether the files are in the first place, or would be.
     """
 
     data_set: str
@@ -62,6 +80,10 @@ class Source:
     mirrors: Sequence[str] = ()
     sample: bool = False
     remedy: str = OFFICIAL_REMEDY
+    places: Sequence[Path] = ()
+    ways: Callable[[str], Sequence[str]] = as_named
+    data_folder: Path = Path()
+    usual: bool = True
 
     @property
     def name(self) -> str:
@@ -77,9 +99,10 @@ class Source:
             The sample is there but not asked for, or the reverse; or its manifest is
             damaged.
         """
-        folder = data_folder / self.folder
+        official = self.found(data_folder)
+        folder = data_folder / self.folder if sample else official.folder
         there = os.path.exists(folder / MANIFEST)
-        if there and not sample:
+        if there and not sample and not _is_foreign(folder / MANIFEST):
             raise DataError(
                 f"{folder} holds the generated sample, not the official files: use --sample to "
                 "train on it, or give another data folder"
@@ -89,8 +112,32 @@ class Source:
                 f"{folder} holds no generated sample (no {MANIFEST}): make one with "
                 "python -m utilities.sample_data DIR, or leave --sample out"
             )
-        official = replace(self, folder=folder)
-        return official.of_sample(_manifest(folder / MANIFEST)) if sample else official
+        if sample:
+            return replace(self, folder=folder, data_folder=data_folder).of_sample(
+                _manifest(folder / MANIFEST)
+            )
+        return official
+
+    def found(self, data_folder: Path) -> Self:
+        """These files in the first place that has them all, else in that with most of them.
+
+        Where none has any, they belong into `folder`.
+        """
+        here = [
+            replace(
+                self,
+                folder=data_folder / place,
+                data_folder=data_folder,
+                usual=place == self.folder,
+            )
+            for place in (self.folder, *self.places)
+        ]
+        return min(here, key=lambda source: len(source.missing(self.names)))
+
+    def say_where(self) -> None:
+        """A line for the user if the files are not where they usually are."""
+        if not self.usual:
+            report(f"{self.name}: the files in {self.folder} are taken")
 
     def of_sample(self, manifest: Mapping[str, Any]) -> Self:
         """The sample in the same folder; `manifest` is what its manifest says."""
@@ -105,7 +152,13 @@ class Source:
 
     def missing(self, names: Collection[str]) -> list[str]:
         """Those of the files that are not there."""
-        return [name for name in names if not os.path.exists(self.folder / name)]
+        return [name for name in names if not self.there(name)]
+
+    def there(self, name: str) -> list[Path]:
+        """Where a file is, in all ways; folders only if there is nothing else."""
+        paths = [self.folder / way for way in self.ways(name)]
+        found = [path for path in paths if os.path.exists(path)]
+        return [path for path in found if not path.is_dir()] or found
 
     def wrong(self, message: str) -> DataError:
         """The error that says what is wrong with the files, and what to do."""
@@ -133,11 +186,36 @@ class Source:
             )
         files = [f"{name}{suffix}" for name in missing]
         why = self._download(files)
-        if files := self.missing(files):
-            raise DataError(
-                f"{self.data_set}: {', '.join(files)} missing and not downloaded ({why}): put the "
-                f"official files into {self.folder}, or use --sample for a small generated set"
-            )
+        if self.missing(missing):
+            files = [file for file in files if not os.path.exists(self.folder / file)]
+            raise self.absent(files, f" and not downloaded ({why})")
+
+    def absent(self, names: Sequence[str], why: str = "") -> DataError:
+        """The error that says which files are missing, what is there, and what would help."""
+        return DataError(
+            f"{self.data_set}: {', '.join(names)} missing{why}; {self._what_is_there()}: put the "
+            f"official files into {self.folder}, or give the folder that has them with --data, or "
+            "use --sample for a small generated set"
+        )
+
+    def of_another_set(self) -> str:
+        """What to say of a file that is sound, but not the one."""
+        return f"damaged or another set's (main.py --data-set {self.folder} trains on that)"
+
+    def _what_is_there(self) -> str:
+        """What the folder has, or the data folder if it has nothing."""
+        for folder in (self.folder, self.data_folder):
+            try:
+                names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                return f"{folder} cannot be looked into ({error.strerror})"
+            if names:
+                more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+                return f"{folder} has {', '.join(names[:MOST_SHOWN])}{more}"
+        there = self.data_folder.is_dir()
+        return f"{self.data_folder} {'has nothing of it' if there else 'is not there'}"
 
     def _download(self, files: Sequence[str]) -> str:
         """Get what can be had; why the rest could not, if there is a rest."""
@@ -156,8 +234,8 @@ class Source:
                 except OSError as error:
                     raise DataError(
                         f"cannot write {self.folder / file} ({error.strerror or error}): make "
-                        f"room, and the folder writable, or put the official {self.data_set} "
-                        "files there"
+                        f"room, and the folder writable, put the official {self.data_set} files "
+                        "there, or give another folder with --data"
                     ) from error
         return why
 
@@ -179,6 +257,15 @@ def _manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def _is_foreign(path: Path) -> bool:
+    """Whether a manifest is a sound one of something else than the sample."""
+    try:
+        manifest = json.loads(read_bytes(path, 1 << 20))
+    except (DataError, ValueError, RecursionError):
+        return False
+    return not (isinstance(manifest, dict) and "sample" in manifest)
+
+
 def damaged_manifest(folder: Path) -> DataError:
     return DataError(f"{folder / MANIFEST} is damaged: {SAMPLE_REMEDY}")
 
@@ -189,7 +276,9 @@ def read_bytes(path: Path, most: int) -> bytes:
         return files.read_bytes(path, most)
     except OSError as error:
         if error.errno == errno.EFBIG:
-            raise DataError(f"{path}: {error.strerror}: it is another file, replace it") from error
+            raise DataError(
+                f"{path}: {error.strerror}: it is another file, give the right one"
+            ) from error
         raise unreadable(path, error) from error
 
 

@@ -1,9 +1,9 @@
 """SVHN: the official .mat files, after the paper's split, GCN and LCN.
 
-The .mat files are in data folder/SVHN/format2. `preprocess` makes three HDF5 files of
-them, in $SVHN_LOCAL_PATH/h5 (python -m utilities.svhn_preprocessing), which `load`
-opens and which are read in pieces, when asked for. Those of the sample are in data
-folder/SVHN/h5 and made on first use. Source: docs/published_program.md, "Data".
+The .mat files are in data folder/SVHN/format2 or another of the places. `preprocess` makes
+three HDF5 files of them, in $SVHN_LOCAL_PATH/h5 (python -m utilities.svhn_preprocessing),
+which `load` opens and which are read in pieces, when asked for. Those of the sample are in
+data folder/SVHN/h5 and made on first use. Source: docs/published_program.md, "Data".
 """
 
 import os
@@ -104,6 +104,7 @@ OFFICIAL = SVHNSource(
     split={"train": 598_388, "valid": 6_000, "test": 26_032},
     mirrors=("http://ufldl.stanford.edu/housenumbers/",),
     per_class={"train": 400, "extra": 200},
+    places=tuple(map(Path, ("SVHN", "svhn/format2", "svhn", "format2", ""))),  # "": torchvision's
 )
 
 
@@ -231,6 +232,7 @@ class _Making:
         """Make these parts."""
         self._check_space(todo)
         others = [part for part in ("valid", "train") if part in todo]
+        self.source.say_where()
         files = ["test"] * ("test" in todo) + ["train", "extra"] * bool(others)
         self.source.fetch(self.source.missing([f"{name}_32x32.mat" for name in files]))
         if "test" in todo:
@@ -263,7 +265,7 @@ class _Making:
         if len(rows) != announced:
             raise DataError(
                 f"{self.source.folder}: {part} would have {len(rows)} images, but {announced} are "
-                "announced: delete the folder and get the files again"
+                "announced: give a folder with the files that are announced"
             )
         path = self.folder / FILES[part]
         started = time.monotonic()

@@ -58,7 +58,7 @@ def test_svhn_order_is_channel_row_column(tmp_path, dtype):
 def test_svhn_wrong_content_is_named(tmp_path, variables, monkeypatch):
     if getattr(variables.get("X"), "dtype", None) == "O":  # cells may be as deep as they like
         monkeypatch.setattr(scipy.io, "loadmat", None)
-    with refused("wrong.mat", "replace it"):
+    with refused("wrong.mat", "give "):
         read_mat(mat(tmp_path / "wrong.mat", **variables))
 
 
