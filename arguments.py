@@ -4,6 +4,7 @@ import argparse
 import textwrap
 
 import terminal
+from data_options import SIZES, add_own_set, add_sizes, own_set
 from errors import SettingsError
 from reports import REPORTS
 from settings import EPOCHS, FORMAT_ARGUMENTS, NUMBERS, SEED, SEEDS, STREAMS, Settings
@@ -71,6 +72,8 @@ def add_options(result: terminal.Parser) -> None:
         help=f"{SEEDS.help} (default {SEED}, the published one)",
     )
     terminal.add_data_options(result)
+    add_own_set(result)
+    add_sizes(result)
     add_folder_options(result)
     add_report_options(result)
     terminal.add_device_options(result)
@@ -125,12 +128,14 @@ def parse(arguments: list[str], description: str | None = None) -> argparse.Name
     """Command line -> argparse.Namespace with `settings`, a Settings; None if the run has them."""
     command = parser(description)
     a = command.parse_intermixed_args(arguments)
+    a.own = own_set(command, a)
     if a.resume and a.TASK is None:
         if a.out is None:
             command.error("--resume without TASK needs the run folder, --out DIR")
-        chosen = [name for name in ("epochs", "seed", "streams") if getattr(a, name) is not None]
+        names = ("epochs", "seed", "streams", *SIZES)
+        chosen = [name for name in names if getattr(a, name) is not None]
         if chosen:
-            options = " and ".join(f"--{name}" for name in chosen)
+            options = " and ".join(f"--{name.replace('_', '-')}" for name in chosen)
             command.error(
                 f"--resume without TASK takes everything from the run; leave {options} out"
             )

@@ -23,10 +23,10 @@ import contextlib
 import gc
 from typing import Any
 
-import datasets
 import terminal
 from arguments import parse
 from bars import Bar, where
+from data_options import check_kind, completed, load_chosen
 from errors import (
     DeviceFailed,
     Diverged,
@@ -47,15 +47,19 @@ from tasks import TASKS
 
 def open_run(a: argparse.Namespace) -> RunFolder:
     """The run folder; an existing one is checked against the arguments, or fills them in."""
-    run = RunFolder(a.out or Path("runs") / a.settings.folder_name(a.sample))
+    own = a.own.name if a.own else ""
+    run = RunFolder(a.out or Path("runs") / a.settings.folder_name(a.sample, own))
     if (a.resume or a.extend) and not run.exists:
         raise RunError(f"there is no run in {run.folder} to {'resume' if a.resume else 'extend'}")
     if run.exists and a.settings:
         run.check_settings(a.settings)
+        check_kind(run.folder, run.config(), a)
     elif run.exists:
         config = run.config()
+        a.own = completed(a.own, config["data"], run.folder)
         a.settings = Settings(**config["settings"])
         a.sample = a.sample or bool(config.get("sample"))
+        check_kind(run.folder, config, a)
         a.deterministic = a.deterministic or bool(config.get("deterministic"))
     return run
 
@@ -68,6 +72,8 @@ def result_of(a: argparse.Namespace, run: RunFolder) -> Record | None:
     if not record:
         return None
     run.check_settings(a.settings)  # it may not have been there before
+    if a.own:  # another set may have the same name
+        run.check_data(load_chosen(TASKS[a.settings.task].data_set, a).identity)
     if words := run.changed_code():
         say(f"the code has changed since this was trained ({words})")
     if a.extend:
@@ -85,8 +91,7 @@ def train(
     if known:
         run.lock()  # before anything that takes long
     with signals.at_once():
-        folder = terminal.data_folder(a.data, a.sample)
-        data = datasets.load(TASKS[a.settings.task].data_set, folder, a.sample)
+        data = load_chosen(TASKS[a.settings.task].data_set, a)
     if known:
         run.claim(a.settings, data.identity, resume=True)
     try:
@@ -106,6 +111,8 @@ def train(
     device = device_name()
     differing = machine.difference(run.config(), machine.environment(device)) if run.exists else ""
     options = {"sample": a.sample, "deterministic": a.deterministic}
+    if a.own:
+        options["own_set"] = a.own.name
     command = ["main.py", *arguments]
     follow.begin(run, trainer, command, device, a.accept_changed_code, a.extend, **options)
     remark(a, trainer, differing)

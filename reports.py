@@ -93,7 +93,8 @@ def print_result(run: RunFolder, record: Record | None = None) -> None:
     """The result of a run; `record` is its last one, if it is at hand."""
     record = record or run.records()[-1]
     config = run.config()
-    data = " on the generated sample" if config.get("sample") else ""
+    data = f" on the set {config['own_set']}" if "own_set" in config else ""
+    data = " on the generated sample" if config.get("sample") else data
     print(
         f"test error {record['best_test_error']:.2f} % at the lowest validation error, "
         f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']}; trained "

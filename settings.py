@@ -217,9 +217,10 @@ class Settings:
             words.append(self.streams)
         return words
 
-    def folder_name(self, sample: bool = False) -> str:
-        """The usual name of the run's folder."""
-        return "_".join([*self.words(), *(["sample"] if sample else [])])
+    def folder_name(self, sample: bool = False, own: str = "") -> str:
+        """The usual name of the run's folder; `own` is that of a set of somebody's own."""
+        data = ["sample"] if sample else ["own", own] if own else []
+        return "_".join([*self.words(), *data])
 
     def command(self, seed: bool = True) -> list[str]:
         """The command line of the run, from main.py on; without its seed if so told."""

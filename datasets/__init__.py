@@ -11,27 +11,34 @@ Under the data folder (PYLEARN2_DATA_PATH):
 
 There are further places for each, OFFICIAL.places in its module, which are looked at in
 their order. Missing official files are downloaded. A generated sample (python -m
-utilities.sample_data) has the same files; it is read only when asked for. A further
-data set needs a module beside these and a line in LOADERS, and one in sample.SETS for
---sample. Source:
-docs/published_program.md, "Data".
+utilities.sample_data) has the same files; it is read only when asked for, as is a set of
+somebody's own in files of the same form (own.py). A further data set needs a module
+beside these, a line in LOADERS and in OWN_LOADERS, and one in sample.SETS for --sample.
+Source: docs/published_program.md, "Data".
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
 from datasets import cifar10, mnist, svhn
+from datasets.own import OwnSet
 from datasets.parts import ArrayPart, Dataset, Part
 from datasets.sample import ensure_sample
 from errors import DataError
 
-__all__ = ["LOADERS", "ArrayPart", "Dataset", "Part", "load", "make_sample"]
+__all__ = ["LOADERS", "ArrayPart", "Dataset", "OwnSet", "Part", "load", "load_own", "make_sample"]
 
 # Name -> loader(data folder, whether to take the sample).
 LOADERS: dict[str, Callable[[Path, bool], Dataset]] = {
     "mnist": mnist.load,
     "cifar10": cifar10.load,
     "svhn": svhn.load,
+}
+# Name -> loader of a set of somebody's own in files of that form.
+OWN_LOADERS: dict[str, Callable[[OwnSet], Dataset]] = {
+    "mnist": mnist.load_own,
+    "cifar10": cifar10.load_own,
+    "svhn": svhn.load_own,
 }
 
 
@@ -53,6 +60,17 @@ def load(data_set: str, folder: Path, sample: bool = False) -> Dataset:
     if sample:
         make_sample(data_set, folder)
     return LOADERS[data_set](folder, sample)
+
+
+def load_own(data_set: str, own: OwnSet) -> Dataset:
+    """A set of somebody's own in the form of the data set of that name.
+
+    Raises
+    ------
+    DataError
+        It cannot be used.
+    """
+    return OWN_LOADERS[data_set](own)
 
 
 def make_sample(data_set: str, folder: Path) -> None:

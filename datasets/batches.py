@@ -3,7 +3,9 @@
 import io
 import pickle
 import pickletools
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +32,13 @@ def parse_batch(path: Path, content: bytes) -> tuple[Pixels, NDArray[np.int64]]:
     try:
         _check_memo(content)
         batch = _BatchUnpickler(content).load()
-        x = batch[b"data"].array
-        labels = np.array(batch[b"labels"])
+        x = _entry(batch, "data").array
+        labels = np.array(_entry(batch, "labels"))
     except Exception as error:  # a hostile or damaged pickle can raise anything
-        raise DataError(f"{path} is not a CIFAR-10 batch ({error}): give one") from error
+        raise DataError(
+            f"{path} is not a CIFAR-10 batch ({error}): give a pickled dictionary of data, uint8 "
+            "in C order, and labels, a list of integers"
+        ) from error
     if x.ndim != 2 or x.shape[1] != 3072 or labels.shape != x.shape[:1] or labels.dtype.kind != "i":
         raise DataError(
             f"{path} has data {x.shape} and labels {labels.dtype} {labels.shape}, not (n, 3072) "
@@ -44,6 +49,18 @@ def parse_batch(path: Path, content: bytes) -> tuple[Pixels, NDArray[np.int64]]:
             f"{path} has labels from {labels.min()} to {labels.max()}: give a set with labels 0..9"
         )
     return x, labels.astype(np.int64)
+
+
+def training_names(folder: Path) -> list[str]:
+    """data_batch_1 up to the last that a folder has, or to the first that is missing."""
+    numbers = [path.name.removeprefix("data_batch_") for path in folder.glob("data_batch_*")]
+    found = [int(number) for number in numbers if re.fullmatch("[1-9][0-9]{0,3}", number)]
+    return [f"data_batch_{k}" for k in range(1, min(max(found), len(found) + 1) + 1)]
+
+
+def _entry(batch: Any, name: str) -> Any:
+    """What a dictionary has under a name, written by Python 2, or by Python 3 as a text."""
+    return batch[name if name in batch else name.encode()]
 
 
 def _check_memo(content: bytes) -> None:

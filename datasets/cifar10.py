@@ -12,18 +12,21 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.array_cache import ArrayCache
-from datasets.batches import parse_batch
+from datasets.batches import parse_batch, training_names
 from datasets.contrast import PREPROCESSING_VERSION, ZCA, global_contrast_normalize
 from datasets.downloads import unpack
+from datasets.own import OwnSet, marked
 from datasets.parts import ArrayPart, Dataset, Floats, Labels, Pixels, check_finite
 from datasets.progress import image_bar, report
-from datasets.source import Source, read_bytes
+from datasets.reading import read_bytes
+from datasets.source import Source, paths
 from errors import DataError, DownloadError, FileError
 from files import file_md5, md5
 from locks import locked
@@ -46,19 +49,14 @@ OFFICIAL = Source(
     names=tuple(SUMS),
     sums=SUMS,
     split={"train": 45_000, "valid": 5_000, "test": 10_000},
-    places=tuple(
-        map(
-            Path,
-            (
-                "cifar-10-batches-py",  # torchvision's
-                "cifar10",
-                "cifar10/cifar-10-python/cifar-10-batches-py",  # unpacked into a folder of its own
-                "cifar-10-python/cifar-10-batches-py",
-                "CIFAR10/cifar-10-batches-py",
-                "cifar-10-batches-py/cifar-10-batches-py",
-                "",
-            ),
-        )
+    places=paths(
+        "cifar-10-batches-py",  # torchvision's
+        "cifar10",
+        "cifar10/cifar-10-python/cifar-10-batches-py",  # unpacked into a folder of its own
+        "cifar-10-python/cifar-10-batches-py",
+        "CIFAR10/cifar-10-batches-py",
+        "cifar-10-batches-py/cifar-10-batches-py",
+        "",
     ),
 )
 ARCHIVE_SUMS = {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}
@@ -69,7 +67,7 @@ ARCHIVE = Source(
     sums=ARCHIVE_SUMS,
     split={},
     mirrors=("https://www.cs.toronto.edu/~kriz/",),
-    places=tuple(map(Path, ("", "cifar10/cifar-10-batches-py", "cifar-10-python", "CIFAR10"))),
+    places=paths("", "cifar10/cifar-10-batches-py", "cifar-10-python", "CIFAR10"),
 )
 
 
@@ -87,15 +85,47 @@ def load(folder: Path, sample: bool = False) -> Dataset:
     if missing and not sample:
         _unpack(ARCHIVE.found(folder), missing, source)
     source.say_where()
+    return _preprocessed(source, folder / ARCHIVE.folder)
+
+
+def load_own(own: OwnSet) -> Dataset:
+    """A set of somebody's own in batches of this form, from its folder; the cache goes there.
+
+    Raises
+    ------
+    DataError
+        A file is missing, or of another form; the set is too small, or there is no room.
+    """
+    source = own_source(own)
+    source.say_where()
+    return _preprocessed(source, own.folder)
+
+
+def own_source(own: OwnSet) -> Source:
+    """A set of somebody's own, which has as many training batches as there are."""
+    source = OFFICIAL.of_own(own)
+    if source.missing([source.names[0], source.names[-1]]):
+        return source
+    return replace(source, names=(*training_names(source.folder), source.names[-1]))
+
+
+def _preprocessed(source: Source, folder: Path) -> Dataset:
+    """The batches of a source after GCN and ZCA, which are cached in a folder."""
     images, labels, test_images, test_labels, identity = read(source)
-    x, test_x = whiten(folder / ARCHIVE.folder, images, test_images, identity)
-    n = source.split["train"]
+    x, test_x = whiten(folder, images, test_images, identity)
+    split = source.split
+    identity |= {"preprocessing": str(PREPROCESSING_VERSION)}
+    if source.own:
+        split = source.own.split(split, len(x), len(test_x))
+        identity |= marked(split)
+    train = slice(0, split["train"])
+    valid = slice(len(x) - split["valid"], len(x))
     return Dataset(
         source.name,
-        train=ArrayPart(x[:n], labels[:n]),
-        valid=ArrayPart(x[n:], labels[n:]),
+        train=ArrayPart(x[train], labels[train]),
+        valid=ArrayPart(x[valid], labels[valid]),
         test=ArrayPart(test_x, test_labels),
-        identity=identity | {"preprocessing": str(PREPROCESSING_VERSION)},
+        identity=identity,
     )
 
 
@@ -141,7 +171,7 @@ def read(source: Source) -> tuple[Pixels, Labels, Pixels, Labels, dict[str, str]
         A file is missing, has another MD5 sum, or is not a CIFAR-10 batch.
     """
     missing = source.missing(source.names)
-    if missing and source.sample:
+    if missing and (source.sample or source.own):
         source.fetch(missing)
     if missing:
         raise source.absent(missing)
@@ -151,14 +181,15 @@ def read(source: Source) -> tuple[Pixels, Labels, Pixels, Labels, dict[str, str]
         path = source.folder / name
         content = read_bytes(path, MOST_BYTES)
         identity[name] = md5(content)
-        if identity[name] != source.sums.get(name):
+        if not source.own and identity[name] != source.sums.get(name):
             raise source.wrong(f"{path} {_what_it_is(source, path, content)}")
         batches.append(parse_batch(path, content))
     *train, test = batches
     x = np.concatenate([images for images, _ in train])
     labels = np.concatenate([some for _, some in train])
-    _check_size(source, "train + valid", len(x), source.split["train"] + source.split["valid"])
-    _check_size(source, "test", len(test[0]), source.split["test"])
+    if not source.own:
+        _check_size(source, "train + valid", len(x), source.split["train"] + source.split["valid"])
+        _check_size(source, "test", len(test[0]), source.split["test"])
     return x, labels, *test, identity
 
 

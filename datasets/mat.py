@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.manifest import MOST_EXAMPLES
 from datasets.parts import CLASSES, Pixels
-from datasets.source import MOST_EXAMPLES, unreadable
+from datasets.reading import unreadable
 from errors import DataError
 from files import file_md5
 
@@ -41,11 +42,7 @@ def read_mat(path: Path, md5: str | None = None) -> tuple[Pixels, NDArray[np.int
             f"SVHN: {path.name} missing: put the format-2 files into {path.parent}, "
             "or use --sample for a small generated set"
         )
-    try:
-        known = md5 is None or file_md5(path) == md5
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if not known:
+    if md5 is not None and sum_of(path) != md5:
         raise DataError(
             f"{path} is truncated, corrupted or another file (its MD5 differs): give a folder with "
             "the official files with --data; main.py --data-set DIR trains on another set's"
@@ -53,6 +50,32 @@ def read_mat(path: Path, md5: str | None = None) -> tuple[Pixels, NDArray[np.int
     x, labels = _variables(path)
     _check(path, x, labels)
     return _rows(x), labels[:, 0].astype(np.int64)
+
+
+def sum_of(path: Path) -> str:
+    """The MD5 sum of a file; DataError if it cannot be read."""
+    try:
+        return file_md5(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def count(path: Path) -> int:
+    """How many images a file has; DataError if it is none with X and y."""
+    import scipy.io
+
+    try:
+        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
+        return int(shapes["y"][0])
+    except Exception as error:  # whosmat raises nearly anything on a damaged file
+        raise _of_another_form(path, error) from error
+
+
+def _of_another_form(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} is truncated, corrupted or no MATLAB 5 file with X and y "
+        f"({type(error).__name__}): give one that is (MATLAB's save has -v7 for it)"
+    )
 
 
 def _variables(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -72,10 +95,7 @@ def _variables(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         variables = scipy.io.loadmat(path, variable_names=("X", "y"))
         return np.asarray(variables["X"]), np.asarray(variables["y"])
     except Exception as error:  # loadmat raises nearly anything on a damaged file
-        raise DataError(
-            f"{path} is truncated, corrupted or no MATLAB 5 file with X and y "
-            f"({type(error).__name__}): give one that is (MATLAB's save has -v7 for it)"
-        ) from error
+        raise _of_another_form(path, error) from error
 
 
 def _check(path: Path, x: NDArray[Any], labels: NDArray[Any]) -> None:

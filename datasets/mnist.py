@@ -1,8 +1,8 @@
 """MNIST: four idx files, compressed or not, in data folder/mnist or another of the places.
 
 Features are pixel/255 in float32, in file order; the last rows of the training files
-are valid. A further data set in files of the same form and names needs a Source of its
-own and calls `read`. Source: docs/published_program.md, "Data".
+are valid. `load_own` reads a set of somebody's own in files of the same form and names.
+Source: docs/published_program.md, "Data".
 """
 
 import gzip
@@ -11,11 +11,15 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from datasets.parts import CLASSES, ArrayPart, Dataset, Labels, Pixels, check_finite
-from datasets.source import Source, unreadable
+from datasets.manifest import MOST_EXAMPLES
+from datasets.own import OwnSet, marked
+from datasets.parts import CLASSES, ArrayPart, Dataset, Labels, Pixels
+from datasets.reading import unreadable
+from datasets.source import Source, paths
 from errors import DataError
 from files import file_md5, md5, plain
 
@@ -54,7 +58,7 @@ OFFICIAL = Source(
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
     # torchvision's; whatever is called MNIST; and --data names one of these folders itself
-    places=tuple(map(Path, ("MNIST/raw", "mnist/MNIST/raw", "MNIST", "mnist/raw", "raw", ""))),
+    places=paths("MNIST/raw", "mnist/MNIST/raw", "MNIST", "mnist/raw", "raw", ""),
     ways=spellings,
 )
 
@@ -72,6 +76,19 @@ def load(folder: Path, sample: bool = False) -> Dataset:
     return read(source)
 
 
+def load_own(own: OwnSet) -> Dataset:
+    """A set of somebody's own, such as Fashion-MNIST, from its folder.
+
+    Raises
+    ------
+    DataError
+        A file is missing, or of another form; or the set is too small.
+    """
+    source = OFFICIAL.of_own(own)
+    source.say_where()
+    return read(source)
+
+
 def read(source: Source) -> Dataset:
     """The data set in the idx files of a Source; missing ones are downloaded.
 
@@ -81,42 +98,51 @@ def read(source: Source) -> Dataset:
         As by `load`.
     """
     source.fetch(source.missing(source.names), suffix=".gz")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     identity = {}
     for name, shape in zip(source.names, (IMAGE, (), IMAGE, ()), strict=True):
         path, content = _content(source, name)
         arrays[name] = parse_idx(path, content, shape)
         identity[name] = md5(content)
-    parts = {}
-    for files, names in (
-        (source.names[:2], ("train", "valid")),
-        (source.names[2:], ("test",)),
-    ):
-        images, labels = (arrays[name] for name in files)
-        _check_sizes(source, files, (len(images), len(labels)), names)
-        start = 0
-        for name in names:
-            rows = slice(start, start + source.split[name])
-            x = images[rows].astype(np.float32) / np.float32(255)
-            parts[name] = ArrayPart(x, labels[rows])
-            check_finite(f"{source.folder} {name}", x)
-            start = rows.stop
-    return Dataset(source.name, identity=identity, **parts)
+    images, labels, test_images, test_labels = (arrays[name] for name in source.names)
+    n = _count(source, source.names[:2], images, labels)
+    tests = _count(source, source.names[2:], test_images, test_labels)
+    split = source.split
+    if source.own:
+        split = source.own.split(split, n, tests)
+        identity |= marked(split)
+    else:
+        _check_sizes(source, source.names[0], n, ("train", "valid"))
+        _check_sizes(source, source.names[2], tests, ("test",))
+    return Dataset(
+        source.name,
+        train=_part(images[: split["train"]], labels[: split["train"]]),
+        valid=_part(images[n - split["valid"] :], labels[n - split["valid"] :]),
+        test=_part(test_images, test_labels),
+        identity=identity,
+    )
 
 
-def _check_sizes(
-    source: Source, files: Sequence[str], found: tuple[int, int], parts: Sequence[str]
-) -> None:
-    """DataError unless images and labels are as many as the parts that they hold."""
-    if found[0] != found[1]:
+def _part(images: Pixels, labels: Labels) -> ArrayPart:
+    return ArrayPart(images.astype(np.float32) / np.float32(255), labels)
+
+
+def _count(source: Source, files: Sequence[str], images: Pixels, labels: Labels) -> int:
+    """How many examples two files have; DataError unless images and labels are as many."""
+    if len(images) != len(labels):
         raise source.wrong(
-            f"{source.folder}: {files[0]} has {found[0]} images but {files[1]} has {found[1]} "
-            "labels"
+            f"{source.folder}: {files[0]} has {len(images)} images but {files[1]} has "
+            f"{len(labels)} labels"
         )
+    return len(images)
+
+
+def _check_sizes(source: Source, file: str, found: int, parts: Sequence[str]) -> None:
+    """DataError unless the images of a file are as many as the parts that it holds."""
     announced = sum(source.split[part] for part in parts)
-    if found[0] != announced:
+    if found != announced:
         raise source.wrong(
-            f"{source.folder}: {files[0]} has {found[0]} images, not the {announced} of "
+            f"{source.folder}: {file} has {found} images, not the {announced} of "
             f"{' + '.join(parts)}"
         )
 
@@ -127,7 +153,8 @@ def _content(source: Source, name: str) -> tuple[Path, bytes]:
     Twice as much as all parts need together is the most that is read or unpacked.
     """
     wrong = None
-    most = 2 * math.prod(IMAGE) * sum(source.split.values())
+    examples = MOST_EXAMPLES if source.own else 2 * sum(source.split.values())
+    most = math.prod(IMAGE) * examples
     for path in source.there(name):
         try:
             known = file_md5(path) == source.sums.get(path.name)
@@ -138,7 +165,7 @@ def _content(source: Source, name: str) -> tuple[Path, bytes]:
         except OSError as error:
             raise unreadable(path, error) from error
         # the content's sum, too: somebody else may have compressed it
-        if known or md5(content) == source.sums.get(name):
+        if source.own or known or md5(content) == source.sums.get(name):
             return path, content
         wrong = wrong or f"{path} {_what_it_is(source, name, path, content)}"
     raise source.wrong(str(wrong))

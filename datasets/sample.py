@@ -25,8 +25,8 @@ from numpy.random import RandomState
 
 from datasets import cifar10, mnist, svhn
 from datasets.digits import coloured, grey
+from datasets.manifest import MANIFEST
 from datasets.parts import Labels, Pixels
-from datasets.source import MANIFEST
 from errors import DataError
 from files import md5, read_bytes
 
@@ -202,7 +202,6 @@ def _is_there(target: Path, seed: int | None) -> bool:
         )
     if seed is not None and found != seed:
         raise DataError(f"{target} has the sample of seed {found!r}: give another folder")
-    stems = {name.removesuffix(".gz") for name in files}
     gone = stems - {name.removesuffix(".gz") for name in present}
     if gone:
         raise DataError(f"{target} lacks {min(gone)} of the sample: make it in another folder")

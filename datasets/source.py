@@ -4,26 +4,22 @@ A data set's module has one Source, OFFICIAL: the published files, relative to t
 folder. `under` makes of it the files in a data folder: those, in the first of some places
 that has them, or a generated sample of the same names. The sample's manifest.json, beside
 its files, has their sums and split in place of the official ones; it is read only when
-asked for.
+asked for. `of_own` makes of it a set of somebody's own, in files of the same form.
 """
 
-import errno
-import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import files
 from datasets.downloads import download, reachable
-from datasets.parts import PARTS
+from datasets.manifest import MANIFEST, SAMPLE_REMEDY, is_foreign, read_manifest
+from datasets.own import PLACES, OwnSet
 from datasets.progress import report
 from errors import DataError, DownloadError
 
 CONNECT_SECONDS = 5  # a mirror that has not answered by then counts as unreachable
-MANIFEST = "manifest.json"
-MOST_EXAMPLES = 1_000_000  # in a part; what is read is bounded by it
 
 MOST_SHOWN = 5  # names of what is in a folder
 
@@ -31,7 +27,11 @@ OFFICIAL_REMEDY = (
     "give a folder with the official files with --data (what is missing there is downloaded), or "
     "use --sample for a small generated set"
 )
-SAMPLE_REMEDY = "make the sample in another folder (python -m utilities.sample_data DIR)"
+OWN_REMEDY = "give the folder of a set in the official form with --data-set"
+
+
+def paths(*names: str) -> tuple[Path, ...]:
+    return tuple(map(Path, names))
 
 
 def as_named(name: str) -> Sequence[str]:
@@ -70,6 +70,8 @@ class Source:
         In which all places are.
     usual
         Whether the files are in the first place, or would be.
+    own
+        The set of somebody's own that this is, if it is one: of any sums.
     """
 
     data_set: str
@@ -84,10 +86,13 @@ class Source:
     ways: Callable[[str], Sequence[str]] = as_named
     data_folder: Path = Path()
     usual: bool = True
+    own: OwnSet | None = None
 
     @property
     def name(self) -> str:
-        """The data set's name, which says so if it is the sample."""
+        """The data set's name, which says so if it is the sample, or somebody's own."""
+        if self.own:
+            return f"own set {self.own.name}"
         return f"{self.data_set} sample" if self.sample else self.data_set
 
     def under(self, data_folder: Path, sample: bool = False) -> Self:
@@ -102,7 +107,7 @@ class Source:
         official = self.found(data_folder)
         folder = data_folder / self.folder if sample else official.folder
         there = os.path.exists(folder / MANIFEST)
-        if there and not sample and not _is_foreign(folder / MANIFEST):
+        if there and not sample and not is_foreign(folder / MANIFEST):
             raise DataError(
                 f"{folder} holds the generated sample, not the official files: use --sample to "
                 "train on it, or give another data folder"
@@ -114,9 +119,30 @@ class Source:
             )
         if sample:
             return replace(self, folder=folder, data_folder=data_folder).of_sample(
-                _manifest(folder / MANIFEST)
+                read_manifest(folder / MANIFEST)
             )
         return official
+
+    def of_own(self, own: OwnSet) -> Self:
+        """A set of somebody's own in files of this form.
+
+        Raises
+        ------
+        DataError
+            Its folder is not there, or holds the sample.
+        """
+        if not own.folder.is_dir():
+            raise DataError(f"there is no folder {own.folder}: {OWN_REMEDY}")
+        own_form = replace(
+            self, folder=PLACES[0], places=PLACES[1:], mirrors=(), sums={}, remedy=OWN_REMEDY
+        )
+        source = replace(own_form.found(own.folder), own=own)
+        manifest = source.folder / MANIFEST
+        if os.path.exists(manifest) and not is_foreign(manifest):
+            raise DataError(
+                f"{source.folder} holds the generated sample: use --sample to train on it"
+            )
+        return source
 
     def found(self, data_folder: Path) -> Self:
         """These files in the first place that has them all, else in that with most of them.
@@ -184,6 +210,8 @@ class Source:
             raise self.wrong(
                 f"{self.folder}: {', '.join(missing)} missing from the generated sample"
             )
+        if self.own:
+            raise self.absent(missing)
         files = [f"{name}{suffix}" for name in missing]
         why = self._download(files)
         if self.missing(missing):
@@ -192,6 +220,11 @@ class Source:
 
     def absent(self, names: Sequence[str], why: str = "") -> DataError:
         """The error that says which files are missing, what is there, and what would help."""
+        if self.own:
+            return self.wrong(
+                f"{self.name}: {', '.join(names)} missing, it is not of {self.data_set}'s form; "
+                f"{self._what_is_there()}"
+            )
         return DataError(
             f"{self.data_set}: {', '.join(names)} missing{why}; {self._what_is_there()}: put the "
             f"official files into {self.folder}, or give the folder that has them with --data, or "
@@ -238,49 +271,3 @@ class Source:
                         "there, or give another folder with --data"
                     ) from error
         return why
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    """What a manifest says: {"files": {name: MD5}, "split": {part: size}, ...}."""
-    try:
-        manifest = json.loads(read_bytes(path, 1 << 20))
-        sane = (
-            manifest["sample"] is True
-            and all(isinstance(md5, str) for md5 in manifest["files"].values())
-            and all(type(manifest["split"][part]) is int for part in PARTS)
-            and all(0 < manifest["split"][part] <= MOST_EXAMPLES for part in PARTS)
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        sane = False
-    if not sane:
-        raise damaged_manifest(path.parent)
-    return manifest
-
-
-def _is_foreign(path: Path) -> bool:
-    """Whether a manifest is a sound one of something else than the sample."""
-    try:
-        manifest = json.loads(read_bytes(path, 1 << 20))
-    except (DataError, ValueError, RecursionError):
-        return False
-    return not (isinstance(manifest, dict) and "sample" in manifest)
-
-
-def damaged_manifest(folder: Path) -> DataError:
-    return DataError(f"{folder / MANIFEST} is damaged: {SAMPLE_REMEDY}")
-
-
-def read_bytes(path: Path, most: int) -> bytes:
-    """The content of a file; DataError if it cannot be read, or has more than `most` bytes."""
-    try:
-        return files.read_bytes(path, most)
-    except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise DataError(
-                f"{path}: {error.strerror}: it is another file, give the right one"
-            ) from error
-        raise unreadable(path, error) from error
-
-
-def unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"cannot read {path} ({error.strerror or error}): make it a readable file")

@@ -4,29 +4,33 @@ The .mat files are in data folder/SVHN/format2 or another of the places. `prepro
 three HDF5 files of them, in $SVHN_LOCAL_PATH/h5 (python -m utilities.svhn_preprocessing),
 which `load` opens and which are read in pieces, when asked for. Those of the sample are in
 data folder/SVHN/h5 and made on first use. Source: docs/published_program.md, "Data".
+
+The HDF5 files of a set of somebody's own are made on first use as well, in a folder
+preprocessed-KEY of $SVHN_LOCAL_PATH, or of the set's own folder. It may lack
+extra_32x32.mat, and its parts are cut out of all its training images in one random order.
 """
 
-import os
+import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 
 from datasets.contrast import (
-    PREPROCESSING_VERSION,
     global_contrast_normalize,
     local_contrast_normalize,
 )
 from datasets.hdf5 import N_FEATURES, HDF5Part, write_hdf5
-from datasets.mat import read_mat
+from datasets.mat import count, read_mat, sum_of
+from datasets.own import OwnSet
 from datasets.parts import CLASSES, Dataset, Floats, Labels, Pixels, check_finite, one_hot
-from datasets.progress import blocks, image_bar
-from datasets.source import Source, damaged_manifest
-from datasets.svhn_split import Rows, split_rows, test_rows
+from datasets.progress import blocks, image_bar, report
+from datasets.source import paths
+from datasets.svhn_source import SVHNSource
+from datasets.svhn_split import Rows, test_rows
 from errors import DataError, NotOurs
 from locks import locked
 
@@ -37,58 +41,6 @@ FILES = {
     "valid": "valid_32x32.h5",
     "test": "test_32x32.h5",
 }
-
-
-@dataclass(frozen=True)
-class SVHNSource(Source):
-    """The .mat files.
-
-    Parameters
-    ----------
-    per_class
-        "train" and "extra" -> how many images of each class valid takes from it.
-    """
-
-    per_class: Mapping[str, int] = field(default_factory=dict)
-
-    def of_sample(self, manifest: Mapping[str, Any]) -> Self:
-        per_class = manifest.get("valid_per_class", self.per_class)
-        if (
-            not isinstance(per_class, dict)
-            or set(per_class) != set(self.per_class)
-            or set(self.names) - set(manifest["files"])
-            or not all(type(n) is int and n >= 0 for n in per_class.values())
-        ):
-            raise damaged_manifest(self.folder)
-        return replace(super().of_sample(manifest), per_class=per_class)
-
-    def local_folder(self) -> Path:
-        """The folder with h5/ in it; DataError if nobody has said where it is."""
-        if self.sample:
-            return self.folder.parent
-        if local := os.environ.get("SVHN_LOCAL_PATH"):
-            return Path(local)
-        raise DataError(
-            "SVHN_LOCAL_PATH is not set: set it to a folder with 8 GB of room and run python -m "
-            "utilities.svhn_preprocessing, or use --sample for a small generated set"
-        )
-
-    def identity(self, channels: str) -> dict[str, str]:
-        """What the HDF5 files are made from.
-
-        Parameters
-        ----------
-        channels
-            Those that LCN normalises, "all" or "first".
-        """
-        taken = [f"{self.per_class[name]} of {name}" for name in ("train", "extra")]
-        return {
-            **{name: self.sums[name] for name in self.names},
-            "sample": "yes" if self.sample else "no",
-            "valid_per_class": ", ".join(taken),
-            "lcn_channels": channels,
-            "preprocessing": str(PREPROCESSING_VERSION),
-        }
 
 
 SUMS = {
@@ -104,7 +56,7 @@ OFFICIAL = SVHNSource(
     split={"train": 598_388, "valid": 6_000, "test": 26_032},
     mirrors=("http://ufldl.stanford.edu/housenumbers/",),
     per_class={"train": 400, "extra": 200},
-    places=tuple(map(Path, ("SVHN", "svhn/format2", "svhn", "format2", ""))),  # "": torchvision's
+    places=paths("SVHN", "svhn/format2", "svhn", "format2", ""),  # the last is torchvision's
 )
 
 
@@ -117,13 +69,46 @@ def load(folder: Path, sample: bool = False) -> Dataset:
         A file is missing, damaged, not finished, or does not belong to the others.
     """
     source = OFFICIAL.under(folder, sample)
+    if sample:
+        return _made_and_opened(source)
+    return _open(source, source.local_folder())
+
+
+def load_own(own: OwnSet) -> Dataset:
+    """A set of somebody's own in .mat files of this form, from its folder.
+
+    Raises
+    ------
+    DataError
+        A file is missing, or of another form; the set is too small, or there is no room.
+    """
+    source = own_source(own)
+    source.say_where()
+    return _made_and_opened(source, report)
+
+
+def own_source(own: OwnSet) -> SVHNSource:
+    """Its files, with their sums, and the split."""
+    source = OFFICIAL.of_own(own)
+    train, test, extra = source.names
+    source.fetch(source.missing([train, test]))
+    names = (train, test) if source.missing([extra]) else (train, test, extra)
+    sums = {name: sum_of(source.folder / name) for name in names}
+    counts = {name: count(source.folder / name) for name in names}
+    split = own.split(source.split, counts[train] + counts.get(extra, 0), counts[test])
+    return replace(source, names=names, sums=sums, split=split)
+
+
+def ignore(line: str) -> None:
+    """Say nothing."""
+
+
+def _made_and_opened(source: SVHNSource, say: Callable[[str], object] = ignore) -> Dataset:
+    """The data set from its HDF5 files, which are made if they are not there, or damaged."""
     local = source.local_folder()
-    try:
+    with contextlib.suppress(DataError):
         return _open(source, local)
-    except DataError:
-        if not sample:
-            raise
-    preprocess(source, local)
+    preprocess(source, local, say=say)
     return _open(source, local)
 
 
@@ -131,13 +116,15 @@ def _open(source: SVHNSource, local: Path) -> Dataset:
     remedy = "run python -m utilities.svhn_preprocessing"
     if source.sample:
         remedy += " --sample --data DIR"
+    if source.own:
+        remedy = "start again, they are made on first use"
     parts = {
         part: HDF5Part(local / "h5" / name, source.split[part], remedy)
         for part, name in FILES.items()
     }
     first = parts["train"]
     if first.identity not in (source.identity("all"), source.identity("first")):
-        what = "this sample" if source.sample else "the official files"
+        what = f"the {source.name}" if source.sample or source.own else "the official files"
         raise DataError(f"{first.path} is not made of {what} by this version: {remedy}")
     for part in parts.values():
         if part.identity != first.identity:
@@ -146,10 +133,6 @@ def _open(source: SVHNSource, local: Path) -> Dataset:
                 f"{first.path.name}: {remedy}"
             )
     return Dataset(source.name, identity=first.identity, **parts)
-
-
-def ignore(line: str) -> None:
-    """Say nothing."""
 
 
 def preprocess(
@@ -234,6 +217,7 @@ class _Making:
         others = [part for part in ("valid", "train") if part in todo]
         self.source.say_where()
         files = ["test"] * ("test" in todo) + ["train", "extra"] * bool(others)
+        files = [name for name in files if f"{name}_32x32.mat" in self.source.names]
         self.source.fetch(self.source.missing([f"{name}_32x32.mat" for name in files]))
         if "test" in todo:
             x, labels = self._read("test")
@@ -241,8 +225,8 @@ class _Making:
             del x
         if others:
             x, labels = self._read("train")
-            more, more_labels = self._read("extra")
-            rows = split_rows(labels, more_labels, self.source.per_class)
+            more, more_labels = self._read("extra") if "extra" in files else (x[:0], labels[:0])
+            rows = self.source.rows(labels, more_labels)
             for part in others:
                 self._write(part, [x, more], np.concatenate([labels, more_labels]), rows[part])
 

@@ -56,6 +56,15 @@ def split_rows(
     return rows
 
 
+def own_rows(n: int, split: Mapping[str, int]) -> dict[str, Rows]:
+    """The rows of both parts of a set of somebody's own: the first and the last of all, mixed.
+
+    The training examples of the task come in chunks, in which no class is to be missing.
+    """
+    order = shuffled(n, RandomState(SPLIT_SEED))
+    return {"train": order[: split["train"]], "valid": order[n - split["valid"] :]}
+
+
 def test_rows(n: int) -> Rows:
     """The order of the test images."""
     return shuffled(n, RandomState(SPLIT_SEED))

@@ -183,7 +183,7 @@ class RunFolder:
         identity: Mapping[str, str],
         device: str,
         code: code.Code | None = None,
-        **options: bool,
+        **options: bool | str,
     ) -> None:
         """Write config.json of a new run; `identity` is that of the data."""
         config = {

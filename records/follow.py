@@ -25,7 +25,7 @@ def begin(
     device: str,
     accept_changed_code: bool = False,
     extend: int | None = None,
-    **options: bool,
+    **options: bool | str,
 ) -> None:
     """Write config.json of a new run in a folder that is claimed; an old one must be of this code.
 

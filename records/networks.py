@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from errors import FileError, ProgramError, RunError
+from errors import FileError, ProgramError, RunError, printable
 from files import Arrays, load_npz
 from records.folder import RunFolder
 from records.metrics import ERRORS
@@ -37,6 +37,8 @@ class SavedNetwork:
         Whether that was the generated sample.
     extended
         By how many epochs its run goes beyond its schedule.
+    own_set
+        The name of a set of somebody's own, if it was one; else "".
     """
 
     path: Path
@@ -48,6 +50,7 @@ class SavedNetwork:
     data: dict[str, str]
     sample: bool
     extended: int = 0
+    own_set: str = ""
 
 
 def read(path: Path) -> SavedNetwork:
@@ -75,6 +78,7 @@ def read(path: Path) -> SavedNetwork:
             {str(name): str(md5) for name, md5 in said["data"].items()},
             said["sample"],
             int(said.get("extended", 0)),
+            printable(said.get("own_set", ""), 100),
         )
         if type(network.sample) is not bool:
             raise ValueError(f"sample is {network.sample!r}")

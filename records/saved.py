@@ -42,6 +42,7 @@ def about(config: Mapping[str, Any], layers: list[dict[str, Any]]) -> dict[str, 
         "settings": config["settings"],
         "data": config["data"],
         "sample": bool(config.get("sample")),
+        **{name: config[name] for name in ("own_set",) if name in config},
         "layers": layers,
     }
     if more := extension.epochs(config):

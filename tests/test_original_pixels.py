@@ -65,7 +65,8 @@ def test_without_the_official_files_scaled_inputs_are_shown(colours, monkeypatch
 def test_pixels_of_other_examples_are_not_shown(colours, monkeypatch):
     data = cifar10_like(colours)
     rows = np.arange(20)
-    other = original_pixels.cifar10_pixels("test", 900, rows + 20, colours, True)
+    source = cifar10.OFFICIAL.under(colours, True)
+    other = original_pixels.cifar10_pixels(source, "test", 100, rows + 20)
     monkeypatch.setattr(original_pixels, "cifar10_pixels", lambda *arguments: other)
     _, remark = original_pixels.pixels("cifar10", data, "test", rows, colours, True)
     assert "other labels" in remark

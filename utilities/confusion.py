@@ -24,9 +24,9 @@ NAMES = {
 }
 
 
-def class_names(data_set: str, sample: bool) -> Sequence[str]:
-    """What the classes are, in their order; all generated samples are digits."""
-    return DIGITS if sample and data_set == "cifar10" else NAMES[data_set]
+def class_names(data_set: str, others: bool) -> Sequence[str]:
+    """What the classes are, in their order; those of a sample, or of an own set, are digits."""
+    return DIGITS if others and data_set == "cifar10" else NAMES[data_set]
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

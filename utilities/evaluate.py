@@ -21,6 +21,7 @@ import functools
 
 import datasets
 import terminal
+from data_options import add_own_set, completed, own_set
 from errors import DataError
 from records import networks
 from records.networks import SavedNetwork
@@ -63,21 +64,29 @@ def parser() -> terminal.Parser:
             help=f"{text} ({', '.join(PICTURES)})",
         )
     terminal.add_data_options(result)
+    add_own_set(result)
     terminal.add_device_options(result)
     return result
 
 
-def data_of(network: SavedNetwork, folder: Path) -> datasets.Dataset:
-    """The data that a network was trained on; DataError if others are there."""
-    data = datasets.load(TASKS[network.settings.task].data_set, folder, network.sample)
+def data_of(network: SavedNetwork, a: argparse.Namespace) -> tuple[datasets.Dataset, Path]:
+    """The data that a network was trained on, and their folder; DataError if others are there."""
+    name = TASKS[network.settings.task].data_set
+    if a.own:
+        folder = a.own.folder
+        data = datasets.load_own(name, a.own)
+    else:
+        folder = terminal.existing_data_folder(a.data, network.sample)
+        data = datasets.load(name, folder, network.sample)
     names = sorted({*network.data, *data.identity})
     differing = [n for n in names if network.data.get(n) != data.identity.get(n)]
     if differing:
+        option = "--data-set" if a.own else "--data"
         raise DataError(
             f"{network.path} was trained on other data than those in {folder} "
-            f"({', '.join(differing)}); give the folder of its data with --data"
+            f"({', '.join(differing)}); give the folder of its data with {option}"
         )
-    return data
+    return data, folder
 
 
 def evaluate(a: argparse.Namespace) -> int:
@@ -86,8 +95,8 @@ def evaluate(a: argparse.Namespace) -> int:
     network = networks.read(networks.file_of(a.network, a.which))
     if a.sample and not network.sample:
         raise DataError(f"{network.path} was not trained on the sample; leave --sample out")
-    folder = terminal.existing_data_folder(a.data, network.sample)
-    data = data_of(network, folder)
+    a.own = completed(a.own, network.data, network.path)
+    data, folder = data_of(network, a)
     for remark in networks.remarks(network):
         terminal.say("evaluate", remark)
     with terminal.importing(xla=True):
@@ -100,7 +109,7 @@ def evaluate(a: argparse.Namespace) -> int:
     cache_programs()
     predictions = predict(network, data, a.part)
     same = report(network, a.part, predictions)
-    files = Files(network, data, folder, a.part, predictions)
+    files = Files(network, data, folder, a.part, predictions, a.own)
     for line in files.write(a.predictions, a.confusion, a.mistakes):
         print(line)
     return 0 if same else 1
@@ -108,7 +117,10 @@ def evaluate(a: argparse.Namespace) -> int:
 
 @terminal.program("evaluate")
 def main(arguments: list[str]) -> int:
-    return evaluate(parser().parse_args(arguments))
+    command = parser()
+    a = command.parse_args(arguments)
+    a.own = own_set(command, a)
+    return evaluate(a)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
+from datasets import Dataset, OwnSet
 from errors import FileError
 from files import write_atomically
 from records.networks import SavedNetwork
@@ -52,6 +52,8 @@ class Files:
     ----------
     folder
         Where the data are.
+    own
+        The set of somebody's own that they are, if they are one.
     """
 
     network: SavedNetwork
@@ -59,6 +61,7 @@ class Files:
     folder: Path
     part: str
     predictions: "Predictions"
+    own: OwnSet | None = None
 
     def write(
         self, table: Path | None, confusion_picture: Path | None, mistakes_picture: Path | None
@@ -106,8 +109,9 @@ class Files:
         p = self.predictions
         rows = p.mistakes[: mistakes.MOST]
         data_set = TASKS[self.network.settings.task].data_set
+        sample = self.network.sample
         pictures, remark = pixels(
-            data_set, self.data, self.part, rows, self.folder, self.network.sample
+            data_set, self.data, self.part, rows, self.folder, sample, self.own
         )
         captions = mistakes.captions(rows, p.labels, p.outputs, names_of(self.network))
         title = (

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import terminal
+from datasets.own import is_own
 from records.networks import SavedNetwork
 from tasks import TASKS
 from utilities import confusion
@@ -57,7 +58,9 @@ def comparison(error: float, recorded: float | None, examples: int) -> tuple[str
 
 def words(network: SavedNetwork) -> str:
     """What tells it from other networks."""
-    run = [*network.settings.words(), *(["(sample)"] if network.sample else [])]
+    data = "sample" if network.sample else "own data" * is_own(network.data)
+    data = f"({data} {network.own_set}".strip() + ")" if data else ""
+    run = [*network.settings.words(), *([data] if data else [])]
     which = f"epoch {network.epoch}" if network.epoch else "untrained"
     if network.extended:
         which += f" of {network.settings.last_epoch} + {network.extended}"
@@ -66,7 +69,8 @@ def words(network: SavedNetwork) -> str:
 
 def names_of(network: SavedNetwork) -> Sequence[str]:
     """What the classes of its task are called."""
-    return confusion.class_names(TASKS[network.settings.task].data_set, network.sample)
+    unnamed = network.sample or is_own(network.data)
+    return confusion.class_names(TASKS[network.settings.task].data_set, unnamed)
 
 
 def matrix_of(predictions: "Predictions") -> np.ndarray:

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-import datasets
 import terminal
+from data_options import add_own_set, completed, load_chosen, own_set
 from errors import DataError, FileError, Stopped
 from files import Arrays
 from records import networks
@@ -57,7 +57,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="test vectors (default 16; none need no data)",
     )
     terminal.add_data_options(parser)
+    add_own_set(parser)
     a = parser.parse_args(arguments)
+    a.own = own_set(parser, a)
     if a.which and not a.network.is_dir():
         parser.error("--which is for a run folder")
     return a
@@ -80,9 +82,10 @@ def test_images(saved: SavedNetwork, a: argparse.Namespace) -> Arrays:
     """x and labels of the first test images; nothing if none are asked for."""
     if not a.vectors:
         return {}
-    sample = a.sample or saved.sample
-    folder = terminal.existing_data_folder(a.data, sample)
-    data = datasets.load(TASKS[saved.settings.task].data_set, folder, sample)
+    a.own = completed(a.own, saved.data, saved.path)
+    a.sample = a.sample or saved.sample
+    folder = a.own.folder if a.own else terminal.existing_data_folder(a.data, a.sample)
+    data = load_chosen(TASKS[saved.settings.task].data_set, a)
     if data.identity != saved.data:
         raise DataError(f"{saved.path} was trained on other data than that in {folder}")
     if a.vectors > len(data.test):

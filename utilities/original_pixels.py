@@ -8,16 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets import Dataset, cifar10, svhn
+from datasets import Dataset, OwnSet, cifar10, svhn
 from datasets.mat import read_mat
-from datasets.svhn_split import split_rows, test_rows
+from datasets.source import Source
+from datasets.svhn_source import SVHNSource
+from datasets.svhn_split import test_rows
 from errors import DataError
 
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "svhn": (3, 32, 32)}
 
 
 def pixels(
-    data_set: str, data: Dataset, part: str, rows: np.ndarray, folder: Path, sample: bool
+    data_set: str,
+    data: Dataset,
+    part: str,
+    rows: np.ndarray,
+    folder: Path,
+    sample: bool,
+    own: OwnSet | None = None,
 ) -> tuple[np.ndarray, str | None]:
     """Pictures of some examples of a part, and what is to be said of them.
 
@@ -27,6 +35,8 @@ def pixels(
         As the network has it, read from `folder`.
     rows
         Which examples.
+    own
+        The set of somebody's own that the data are, if they are one.
 
     Returns
     -------
@@ -41,9 +51,13 @@ def pixels(
     labels = [int(t.argmax()) for _, t in read]
     if data_set == "mnist":
         return pictures(x, data_set), None
-    find = {"cifar10": cifar10_pixels, "svhn": svhn_pixels}[data_set]
+    find, module = {
+        "cifar10": (cifar10_pixels, cifar10),
+        "svhn": (svhn_pixels, svhn),
+    }[data_set]
     try:
-        found, their_labels = find(part, len(data.train), rows, folder, sample)
+        source = module.own_source(own) if own else module.OFFICIAL.under(folder, sample)
+        found, their_labels = find(source, part, len(data.valid), rows)
         if their_labels.tolist() != labels:
             raise DataError("the files have other labels")
         return pictures(found / 255, data_set), None
@@ -64,29 +78,29 @@ def stretched(x: np.ndarray) -> np.ndarray:
 
 
 def cifar10_pixels(
-    part: str, n_train: int, rows: np.ndarray, folder: Path, sample: bool
+    source: Source, part: str, n_valid: int, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Uint8 (n, 3072) and labels of some examples; valid is what follows train."""
-    x, labels, test_x, test_labels, _ = cifar10.read(cifar10.OFFICIAL.under(folder, sample))
+    """Uint8 (n, 3072) and labels of some examples; valid are the last ones."""
+    x, labels, test_x, test_labels, _ = cifar10.read(source)
     if part == "test":
         return test_x[rows], test_labels[rows]
-    rows = rows + (n_train if part == "valid" else 0)
+    rows = rows + (len(x) - n_valid if part == "valid" else 0)
     return x[rows], labels[rows]
 
 
 def svhn_pixels(
-    part: str, n_train: int, rows: np.ndarray, folder: Path, sample: bool
+    source: SVHNSource, part: str, n_valid: int, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Uint8 (n, 3072) and classes of some examples, found again through the split."""
-    source = svhn.OFFICIAL.under(folder, sample)
     names = ["test"] if part == "test" else ["train", "extra"]
-    files = [f"{name}_32x32.mat" for name in names]
+    files = [f"{name}_32x32.mat" for name in names if f"{name}_32x32.mat" in source.names]
     read = [read_mat(source.folder / file, source.sums[file]) for file in files]
     labels = np.concatenate([labels for _, labels in read])
     if part == "test":
         order = test_rows(len(labels))
     else:
-        order = split_rows(read[0][1], read[1][1], source.per_class)[part]
+        more = read[1][1] if len(read) > 1 else labels[:0]
+        order = source.rows(read[0][1], more)[part]
     images = [x for x, _ in read]
     starts = np.cumsum([0, *map(len, images)])
     wanted = order[rows]

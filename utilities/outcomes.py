@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from datasets import cifar10, mnist, svhn
-from errors import RunError
+from errors import RunError, printable
 from records import extension
 from records.folder import RunFolder
 from records.metrics import Record
@@ -143,7 +143,8 @@ def data_name(config: Mapping[str, Any]) -> str:
     for data_set in (mnist, cifar10, svhn):
         sums |= data_set.OFFICIAL.sums
     others = [name for name, md5 in config["data"].items() if md5 != sums.get(name, md5)]
-    return "own data" if others else ""
+    named = printable(config["own_set"], 100) if "own_set" in config else ""
+    return f"own data {named}".strip() if others or named else ""
 
 
 def told_apart(outcomes: list[Outcome]) -> list[Outcome]:

@@ -49,7 +49,8 @@ def train_on_ray(sweep: Sweep, address: str, cpus: int, gpus: float) -> None:
 
     given = sweep.options
     data = terminal.data_folder(given.data, given.sample)
-    options = replace(given, out=given.out.resolve(), data=data.resolve())
+    own = given.own and replace(given.own, folder=given.own.folder.resolve())
+    options = replace(given, out=given.out.resolve(), data=data.resolve(), own=own)
     # What is made of the data on first use is made here, not by several workers.
     jobs = sweep.unfinished()
     connect(ray, address)

@@ -19,6 +19,7 @@ import itertools
 import re
 
 import terminal
+from data_options import add_own_set, add_sizes, own_set
 from errors import SettingsError
 from settings import EPOCHS, FORMAT_ARGUMENTS, NUMBERS, SEED, STREAMS, Settings, known
 from utilities.sweep_program import GOES_ON, add_options, execute
@@ -77,6 +78,8 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--streams", choices=STREAMS, default=STREAMS[0], help="as in main.py")
     add_options(parser)
+    add_own_set(parser)
+    add_sizes(parser)
     # "-5:5" would be taken for an option; a word with a blank is not.
     a = parser.parse_intermixed_args([f" {w}" if re.match(r"-\d", w) else w for w in arguments])
     if not 2 <= len(a.words) <= 2 + len(NUMBERS):
@@ -84,6 +87,7 @@ def main(arguments: list[str]) -> int:
             f"TASK, FORMAT and at most {len(NUMBERS)} words more are needed, "
             f"not {len(a.words)} words"
         )
+    a.own = own_set(parser, a)
     try:
         settings = product(a.words, a.seeds, epochs=a.epochs, streams=a.streams)
     except SettingsError as error:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bars import Pace
+from data_options import SIZES, check_kind
+from datasets import OwnSet
 from errors import RunError
 from files import plain, write_atomically
 from records import extension
@@ -30,6 +32,7 @@ class Options:
     device: str = "auto"
     deterministic: bool = False
     accept_changed_code: bool = False
+    own: OwnSet | None = None
 
     @property
     def summary_path(self) -> Path:
@@ -37,7 +40,7 @@ class Options:
 
     def folder(self, settings: Settings) -> Path:
         """The folder of a run: as main.py would have named it, under `out`."""
-        return self.out / settings.folder_name(self.sample)
+        return self.out / settings.folder_name(self.sample, self.own.name if self.own else "")
 
     def last_epoch(self, settings: Settings) -> int:
         """Up to which epoch a run is trained."""
@@ -50,6 +53,11 @@ class Options:
         words = settings.command()
         if self.stop_after is not None:
             words += ["--stop-after", str(self.stop_after)]
+        if self.own:
+            words += ["--data-set", str(self.own.folder)]
+            given = zip(SIZES, (self.own.train, self.own.valid), strict=True)
+            for name, size in given:
+                words += [f"--{name.replace('_', '-')}", str(size)] if size else []
         return words + [f"--{name}" for name in ("sample", "deterministic") if getattr(self, name)]
 
 
@@ -121,6 +129,7 @@ def plan(settings: Iterable[Settings], options: Options) -> list[Job]:
         job = Job(own, RunFolder(options.folder(own)), options.last_epoch(own))
         if job.run.exists:
             job.run.check_settings(own)
+            check_kind(job.run.folder, job.run.config(), options)
             job.last_epoch = extension.last_epoch(job.run.config(), options.stop_after)
         job.check_finished(options.stop_after)
         jobs.append(job)

@@ -32,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="where the run folders are, and summary.csv (default: runs)",
     )
     terminal.add_data_options(parser)
+    parser.set_defaults(own=None)
     terminal.add_device_options(parser)
     terminal.add_threads_option(parser)
     parser.add_argument("--accept-changed-code", action="store_true", help="as in main.py")
@@ -90,7 +91,7 @@ def execute(
 ) -> tuple[int, list[Job]]:
     """Train runs as options `a` of a program say; (exit status, the jobs)."""
     options = Options(
-        a.out, a.data, a.sample, stop_after, a.device, a.deterministic, a.accept_changed_code
+        a.out, a.data, a.sample, stop_after, a.device, a.deterministic, a.accept_changed_code, a.own
     )
     terminal.use_threads(a.threads)
     jobs = plan(settings, options)

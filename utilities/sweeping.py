@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-import datasets
-import terminal
 from bars import Pace, where
+from data_options import load_chosen
+from datasets import Dataset
 from ending import check_address_space, failure, importing
 from errors import DataError, Diverged, RunError, RunInUse, Stopped
 from records import machine
@@ -99,7 +99,7 @@ class Sweep:
         self.listener = listener or Listener()
         self.ending: int | None = None
         self.at_once: Callable[[], AbstractContextManager] = contextlib.nullcontext
-        self._data: dict[str, datasets.Dataset] = {}  # by the name of the data set
+        self._data: dict[str, Dataset] = {}  # by the name of the data set
         self._warned: set[str] = set()
 
     def change(self, job: Job, status: str, why: str = "") -> None:
@@ -117,17 +117,22 @@ class Sweep:
             There are no data for any of them.
         """
         jobs = [job for job in self.jobs if job.status not in ENDED]
-        names = dict.fromkeys(TASKS[job.settings.task].data_set for job in jobs)
+        own = bool(self.options.own)  # then another set may have the name of that of finished runs
+        looked_at = self.jobs if own else jobs
+        names = dict.fromkeys(TASKS[job.settings.task].data_set for job in looked_at)
         errors: dict[str, DataError] = {}
-        folder = terminal.data_folder(self.options.data, self.options.sample)
         for name in names:
             try:
                 with self.at_once():
-                    self._data[name] = datasets.load(name, folder, self.options.sample)
+                    self._data[name] = load_chosen(name, self.options)
             except DataError as error:
                 errors[name] = error
         if errors and len(errors) == len(names):
             raise next(iter(errors.values()))
+        for job in self.jobs if own else []:
+            data = self._data.get(TASKS[job.settings.task].data_set)
+            if data and job.run.exists:
+                job.run.check_data(data.identity)
         for job in jobs:
             if missing := errors.get(TASKS[job.settings.task].data_set):
                 self.change(job, "failed", str(missing))
@@ -200,7 +205,7 @@ class Sweep:
             if self._begin(job, trainer):
                 yield job, trainer
 
-    def _open(self, job: Job, data: datasets.Dataset) -> bool:
+    def _open(self, job: Job, data: Dataset) -> bool:
         """Claim a job's folder; whether there is something to be trained in it."""
         try:
             job.run.claim(job.settings, data.identity)
@@ -228,6 +233,7 @@ class Sweep:
                 options.accept_changed_code,
                 sample=options.sample,
                 deterministic=options.deterministic,
+                **({"own_set": options.own.name} if options.own else {}),
             )
         except RunError as error:
             return self._refuse(job, error)
