@@ -20,9 +20,12 @@ Source: docs/published_program.md, "Data".
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from datasets import cifar10, mnist, svhn
 from datasets.own import OwnSet
 from datasets.parts import ArrayPart, Dataset, Part
+from datasets.progress import report
 from datasets.sample import ensure_sample
 from errors import DataError
 
@@ -40,6 +43,8 @@ OWN_LOADERS: dict[str, Callable[[OwnSet], Dataset]] = {
     "cifar10": cifar10.load_own,
     "svhn": svhn.load_own,
 }
+
+OFFICIAL = {"mnist": mnist.OFFICIAL, "cifar10": cifar10.OFFICIAL, "svhn": svhn.OFFICIAL}
 
 
 def load(data_set: str, folder: Path, sample: bool = False) -> Dataset:
@@ -70,7 +75,16 @@ def load_own(data_set: str, own: OwnSet) -> Dataset:
     DataError
         It cannot be used.
     """
-    return OWN_LOADERS[data_set](own)
+    data = OWN_LOADERS[data_set](own)
+    sums = OFFICIAL[data_set].sums
+    if all(data.identity.get(name, md5) == md5 for name, md5 in sums.items()):
+        report(f"{data.name}: these are the official files, with --data they count as such")
+    for part in ("train", "valid"):
+        examples = getattr(data, part)
+        if isinstance(examples, ArrayPart) and not examples.y.any(axis=0).all():
+            classes = ", ".join(map(str, np.flatnonzero(~examples.y.any(axis=0))))
+            report(f"{data.name}: {part} has no example of class {classes}; are they sorted?")
+    return data
 
 
 def make_sample(data_set: str, folder: Path) -> None:

@@ -33,16 +33,18 @@ def parse_batch(path: Path, content: bytes) -> tuple[Pixels, NDArray[np.int64]]:
         _check_memo(content)
         batch = _BatchUnpickler(content).load()
         x = _entry(batch, "data").array
-        labels = np.array(_entry(batch, "labels"))
+        labels = _entry(batch, "labels")
+        labels = np.array(labels.array if isinstance(labels, _PickledArray) else labels)
     except Exception as error:  # a hostile or damaged pickle can raise anything
         raise DataError(
             f"{path} is not a CIFAR-10 batch ({error}): give a pickled dictionary of data, uint8 "
-            "in C order, and labels, a list of integers"
+            "in C order, and labels, integers"
         ) from error
-    if x.ndim != 2 or x.shape[1] != 3072 or labels.shape != x.shape[:1] or labels.dtype.kind != "i":
+    fit = x.ndim == 2 and x.shape[1] == 3072 and labels.shape == x.shape[:1]
+    if not fit or x.dtype != np.uint8 or labels.dtype.kind not in "iu":
         raise DataError(
-            f"{path} has data {x.shape} and labels {labels.dtype} {labels.shape}, not (n, 3072) "
-            "and integers (n,): give a batch of that form"
+            f"{path} has data {x.dtype} {x.shape} and labels {labels.dtype} {labels.shape}, not "
+            "uint8 (n, 3072) and integers (n,): give a batch of that form"
         )
     if labels.size and not 0 <= labels.min() <= labels.max() < CLASSES:
         raise DataError(
@@ -74,7 +76,7 @@ def _check_memo(content: bytes) -> None:
 
 
 class _BatchUnpickler(pickle.Unpickler):
-    """Reads plain objects and uint8 arrays; NumPy's names mean the stand-ins below.
+    """Reads plain objects, and arrays and numbers of integers; NumPy's names mean what is below.
 
     Nothing else can be looked up, so nothing can be called; and as NumPy itself is not
     called either, its own names may move (numpy.core became numpy._core).
@@ -84,26 +86,52 @@ class _BatchUnpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(content), encoding="bytes")  # the batches come from Python 2
 
     def find_class(self, module: str, name: str) -> object:
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return lambda *_: _PickledArray()
-        if (module, name) == ("numpy", "ndarray"):
-            return None  # only ever an argument of _reconstruct
-        if (module, name) == ("numpy", "dtype"):
-            return _PickledDtype
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        # functions of this call alone: a pickle can set attributes of what it is given
+        known = {
+            ("core.multiarray", "_reconstruct"): lambda *_: _PickledArray(),
+            ("core.multiarray", "scalar"): lambda *of: _scalar(*of),
+            ("core.numeric", "_frombuffer"): lambda *of: _frombuffer(*of),
+            ("", "ndarray"): None,  # only ever an argument of _reconstruct
+            ("", "dtype"): _PickledDtype,
+        }
+        place = module.replace("numpy._core.", "numpy.core.").partition("numpy")
+        key = (place[2].removeprefix("."), name)
+        if place[:2] != ("", "numpy") or key not in known:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return known[key]
 
 
 class _PickledDtype:
-    def __init__(self, code: bytes | str, *_: object) -> None:
-        self.code = code
+    """A type of integers; its byte order comes with the state."""
 
-    def __setstate__(self, state: object) -> None:
-        pass  # byte order and fields: a byte has none
+    def __init__(self, code: bytes | str, *_: object) -> None:
+        self.code = code.decode() if isinstance(code, bytes) else code
+        self.order = "|"
+
+    def __setstate__(self, state: tuple) -> None:
+        order = state[1]
+        self.order = order.decode() if isinstance(order, bytes) else order
+
+    def integers(self) -> np.dtype:
+        if not re.fullmatch("[iu][1248]", self.code) or self.order not in ("|", "<", ">"):
+            raise pickle.UnpicklingError("it has an array of something else than integers")
+        return np.dtype(self.order + self.code)
 
 
 class _PickledArray:
     def __setstate__(self, state: tuple) -> None:
         _version, shape, dtype, fortran, data = state
-        if dtype.code not in (b"u1", "u1") or fortran:
-            raise pickle.UnpicklingError("its array is not uint8 in C order")
-        self.array = np.frombuffer(data, np.uint8).reshape(shape)
+        if fortran:
+            raise pickle.UnpicklingError("its array is not in C order")
+        self.array = np.frombuffer(data, dtype.integers()).reshape(shape)
+
+
+def _frombuffer(data: bytes, dtype: _PickledDtype, shape: tuple, order: str) -> _PickledArray:
+    """An array as protocol 5 has it."""
+    result = _PickledArray()
+    result.__setstate__((1, shape, dtype, order != "C", data))
+    return result
+
+
+def _scalar(dtype: _PickledDtype, data: bytes) -> int:
+    return int(np.frombuffer(data, dtype.integers())[0])

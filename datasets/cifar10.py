@@ -9,7 +9,6 @@ images are valid. Source: docs/published_program.md, "Data".
 import contextlib
 import errno
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -68,6 +67,7 @@ ARCHIVE = Source(
     split={},
     mirrors=("https://www.cs.toronto.edu/~kriz/",),
     places=paths("", "cifar10/cifar-10-batches-py", "cifar-10-python", "CIFAR10"),
+    ways=lambda name: (name, "cifar-10-batches-py.tar.gz"),  # which is Keras's
 )
 
 
@@ -132,8 +132,8 @@ def _preprocessed(source: Source, folder: Path) -> Dataset:
 def _unpack(source: Source, missing: list[str], pickles: Source) -> None:
     """Missing pickles, out of the archive, which is downloaded if it is not there."""
     (name,) = source.names
-    archive = source.folder / name
-    given = os.path.exists(archive)
+    given = source.there(name)
+    archive = given[0] if given else source.folder / name
     source.say_where()
     source.fetch(source.missing([name]))
     folder = OFFICIAL.folder.name

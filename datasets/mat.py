@@ -66,7 +66,7 @@ def count(path: Path) -> int:
 
     try:
         shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
-        return int(shapes["y"][0])
+        return int(shapes["X"][3])
     except Exception as error:  # whosmat raises nearly anything on a damaged file
         raise _of_another_form(path, error) from error
 

@@ -5,6 +5,7 @@ an own set and the sizes of its parts: no run or network of it can be taken for 
 official data, or of the sample.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ class OwnSet:
     @property
     def name(self) -> str:
         """What the folder is called, in letters that a file name may have."""
-        parts = [part for part in self.folder.absolute().parts if part not in map(str, PLACES)]
+        whole = Path(os.path.abspath(self.folder))
+        parts = [part for part in whole.parts if part not in map(str, PLACES)]
         return re.sub("[^A-Za-z0-9.-]+", "-", parts[-1]).strip("-.") or "set"
 
     def split(self, official: Mapping[str, int], n: int, tests: int) -> dict[str, int]:

@@ -132,7 +132,8 @@ class Source:
             Its folder is not there, or holds the sample.
         """
         if not own.folder.is_dir():
-            raise DataError(f"there is no folder {own.folder}: {OWN_REMEDY}")
+            no = "is no folder" if own.folder.exists() else "is not there"
+            raise DataError(f"{own.folder} {no}: {OWN_REMEDY}")
         own_form = replace(
             self, folder=PLACES[0], places=PLACES[1:], mirrors=(), sums={}, remedy=OWN_REMEDY
         )
@@ -177,7 +178,15 @@ class Source:
         )
 
     def missing(self, names: Collection[str]) -> list[str]:
-        """Those of the files that are not there."""
+        """Those of the files that are not there.
+
+        DataError if there is a link in the place of one, which leads nowhere: it must not be lost.
+        """
+        for path in (self.folder / way for name in names for way in self.ways(name)):
+            if path.is_symlink() and not os.path.exists(path):
+                raise DataError(
+                    f"{path} is a link to {os.readlink(path)}, which is not there: mend it"
+                )
         return [name for name in names if not self.there(name)]
 
     def there(self, name: str) -> list[Path]:
@@ -225,6 +234,8 @@ class Source:
                 f"{self.name}: {', '.join(names)} missing, it is not of {self.data_set}'s form; "
                 f"{self._what_is_there()}"
             )
+        if self.data_folder.exists() and not self.data_folder.is_dir():
+            return DataError(f"{self.data_folder} is no folder: give that of the data with --data")
         return DataError(
             f"{self.data_set}: {', '.join(names)} missing{why}; {self._what_is_there()}: put the "
             f"official files into {self.folder}, or give the folder that has them with --data, or "

@@ -175,7 +175,7 @@ def preprocess(
     except OSError as error:
         raise DataError(
             f"cannot write {folder} ({error.strerror or error}): give a folder that can be "
-            "written and has room"
+            "written and has room (SVHN_LOCAL_PATH)"
         ) from error
 
 

@@ -13,8 +13,9 @@ from datasets.own import marked
 from datasets.parts import Labels
 from datasets.source import Source
 from datasets.svhn_split import Rows, own_rows, split_rows
-from errors import DataError
+from errors import DataError, SettingsError
 from files import md5
+from terminal import expanded
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,12 @@ class SVHNSource(Source):
         """The folder with h5/ in it; DataError if nobody has said where it is."""
         if self.sample:
             return self.folder.parent
+        given = _given()
         if self.own:
             key = md5(json.dumps(sorted(self.identity("all").items())).encode())[:16]
-            return Path(os.environ.get("SVHN_LOCAL_PATH") or self.own.folder, f"preprocessed-{key}")
-        if local := os.environ.get("SVHN_LOCAL_PATH"):
-            return Path(local)
+            return (given or self.own.folder) / f"preprocessed-{key}"
+        if given:
+            return given
         raise DataError(
             "SVHN_LOCAL_PATH is not set: set it to a folder with 8 GB of room and run python -m "
             "utilities.svhn_preprocessing, or use --sample for a small generated set"
@@ -79,3 +81,11 @@ class SVHNSource(Source):
             "lcn_channels": channels,
             "preprocessing": str(PREPROCESSING_VERSION),
         }
+
+
+def _given() -> Path | None:
+    """The folder that the environment names, if any."""
+    try:
+        return expanded(text) if (text := os.environ.get("SVHN_LOCAL_PATH")) else None
+    except SettingsError as error:
+        raise DataError(f"SVHN_LOCAL_PATH: {error}") from None

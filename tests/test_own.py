@@ -15,6 +15,7 @@ from endings import status_of
 from fake_runs import fake_run
 from small_network import small_pi_mnist
 
+import datasets
 from datasets import OwnSet, cifar10, load_own, mnist, svhn
 from datasets.digits import coloured, grey
 from datasets.own import is_own
@@ -22,9 +23,11 @@ from datasets.sample import gz_bytes, idx_bytes, mat_bytes, pickle_bytes
 from files import md5
 from main import main
 from records import networks
+from records.folder import RunFolder
 from utilities import evaluate, original_pixels, results, sweep
 from utilities.evaluation_report import words
 from utilities.outcomes import read
+from utilities.pictures import label
 
 N, TESTS = 480, 60
 
@@ -208,7 +211,7 @@ def test_a_set_of_another_form_is_refused(fashion, generated, tmp_path):
         load_own("cifar10", OwnSet(fashion))
     with refused("train_32x32.mat", "missing", "not of SVHN's form"):
         load_own("svhn", OwnSet(fashion))
-    with refused("there is no folder"):
+    with refused("is not there"):
         load_own("mnist", OwnSet(tmp_path / "none"))
     with refused("generated sample", "--sample"):
         load_own("mnist", OwnSet(generated / "mnist"))
@@ -223,10 +226,90 @@ def test_a_set_of_another_form_is_refused(fashion, generated, tmp_path):
         ("x/cifar-10-batches-py", "x"),
         ("/", "set"),
         ("x/é", "set"),
+        ("x/y/..", "x"),
     ],
 )
 def test_names(folder, name):
     assert OwnSet(Path(folder)).name == name
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("labels", [list, np.array, lambda y: list(np.int64(y)), np.uint8])
+def test_batches_as_somebody_writes_them(protocol, labels, tmp_path, monkeypatch):
+    """With Python 3 and NumPy: lists, arrays and NumPy's numbers."""
+    monkeypatch.setattr(cifar10, "_whitened", lambda *images: [np.float32(x) for x in images])
+    x = np.arange(200 * 3072).astype(np.uint8).reshape(200, 3072)
+    y = [k * 7 % 10 for k in range(200)]
+    for name in ("data_batch_1", "test_batch"):
+        (tmp_path / name).write_bytes(pickle.dumps({"data": x, "labels": labels(y)}, protocol))
+    data = load_own("cifar10", OwnSet(tmp_path))
+    assert np.array_equal(data.test.x, x) and data.test.y.argmax(1).tolist() == y
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"data": np.zeros((3, 3072)), "labels": [0] * 3},
+        {"data": np.zeros((3, 3072), np.int64), "labels": [0] * 3},
+        {"data": np.zeros((3, 3072), np.uint8).tolist(), "labels": [0] * 3},
+        {"data": np.zeros((3, 3072), np.uint8), "labels": np.zeros(3)},
+        {"data": np.zeros((3, 3072), np.uint8), "labels": np.zeros((3, 1), int)},
+        {"data": np.zeros((3, 3072), np.uint8), "fine_labels": [0] * 3},
+    ],
+)
+def test_batches_of_another_form_are_refused(batch, tmp_path):
+    batch_set(tmp_path / "own")
+    for protocol in (4, 5):
+        (tmp_path / "own" / "data_batch_2").write_bytes(pickle.dumps(batch, protocol))
+        with refused("data_batch_2", "give a "):
+            load_own("cifar10", OwnSet(tmp_path / "own"))
+
+
+def test_a_file_that_matlab_does_not_write_so(tmp_path):
+    folder = mat_set(tmp_path / "plates")
+    x = np.zeros((32, 32, 3, 200), np.uint8)
+    scipy.io.savemat(folder / "train_32x32.mat", {"X": x, "y": np.ones((1, 200))})
+    with refused("train_32x32.mat", "y (1, 200)", "(n, 1)"):
+        load_own("svhn", OwnSet(folder))
+    (folder / "train_32x32.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(600, b"\0"))
+    with refused("train_32x32.mat", "no MATLAB 5 file", "-v7"):
+        load_own("svhn", OwnSet(folder))
+
+
+def test_the_folder_for_svhns_form_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SVHN_LOCAL_PATH", "~/local")
+    monkeypatch.chdir(tmp_path)
+    load_own("svhn", OwnSet(mat_set(tmp_path / "plates")))
+    assert (tmp_path / "local").is_dir() and not (tmp_path / "~").exists()
+    monkeypatch.setenv("SVHN_LOCAL_PATH", "$NOT_SET_AT_ALL/x")
+    for load in (
+        lambda: svhn.load(tmp_path),
+        lambda: load_own("svhn", OwnSet(tmp_path / "plates")),
+    ):
+        with refused("SVHN_LOCAL_PATH", "is not set"):
+            load()
+
+
+def test_a_sorted_set_is_remarked_on(fashion, tmp_path, capfd):
+    folder = idx_set(tmp_path / "sorted")
+    labels = np.sort(np.arange(N) % 10).astype(np.uint8)
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gz_bytes(idx_bytes(labels)))
+    load_own("mnist", OwnSet(folder))
+    said = capfd.readouterr().err
+    assert "valid has no example of class 0, 1, 2, 3, 4, 5, 6, 7; are they sorted?" in said
+    load_own("mnist", OwnSet(fashion))
+    assert "no example" not in capfd.readouterr().err
+
+
+def test_official_files_as_an_own_set_are_remarked_on(generated, tmp_path, monkeypatch, capfd):
+    sums = json.loads((generated / "mnist" / "manifest.json").read_text())["files"]
+    set_official(monkeypatch, mnist, sums=sums)
+    monkeypatch.setitem(datasets.OFFICIAL, "mnist", mnist.OFFICIAL)
+    for path in (generated / "mnist").glob("*.gz"):
+        shutil.copy(path, tmp_path)
+    assert is_own(load_own("mnist", OwnSet(tmp_path)).identity)
+    assert "these are the official files, with --data they count as such" in capfd.readouterr().err
 
 
 # Runs.
@@ -276,6 +359,7 @@ def test_a_run_says_what_it_was_trained_on(runs, fashion, capsys):
     assert "epochs on the set FashionMNIST; run folder" in out
     assert read(run, False).data == "own data FashionMNIST"
     assert "own_set" not in json.loads((runs["official"][0] / "config.json").read_text())
+    assert label(RunFolder(run)).endswith("(own data FashionMNIST)")
     out, _ = said(capsys, 0, results.main, [run])
     assert "(own data FashionMNIST)" in out and "nothing about the paper's" in out
 
@@ -376,7 +460,8 @@ def test_resume_takes_the_sizes_from_the_run(fashion, tmp_path, capsys):
         (["--data-set", "x", "--sample"], "another set than --sample"),
         (["--data-set", "x", "--data", "y"], "another set than --data"),
         (["--data-set", "x", "--valid-examples", "0"], "--valid-examples"),
-        (["--data-set", "none"], "there is no folder none"),
+        (["--data-set", "none"], "none is not there"),
+        (["--data-set", __file__], "is no folder"),
     ],
 )
 def test_options_that_do_not_fit(options, words, tmp_path, monkeypatch, capsys):

@@ -119,6 +119,23 @@ def test_a_sample_in_another_place_is_not_taken_for_the_official_files(generated
         mnist.load(tmp_path)
 
 
+def test_a_link_that_leads_nowhere_is_not_lost(idx, tmp_path):
+    """The disk that it leads to may not be there at the moment."""
+    put_all(tmp_path / "mnist", idx)
+    link = tmp_path / "mnist" / "t10k-labels-idx1-ubyte"
+    link.unlink()
+    link.symlink_to("/nowhere/labels")
+    with refused(str(link), "is a link to /nowhere/labels, which is not there"):
+        mnist.load(tmp_path)
+    assert link.is_symlink()
+
+
+def test_no_folder(idx, tmp_path):
+    (tmp_path / "data.zip").touch()
+    with refused(str(tmp_path / "data.zip"), "is no folder", "--data"):
+        mnist.load(tmp_path / "data.zip")
+
+
 def test_a_manifest_of_something_else_says_nothing(idx, tmp_path):
     put_all(tmp_path / "mnist", {**idx, "manifest.json": b'{"name": "a web page"}'})
     assert mnist.load(tmp_path).name == "MNIST"
@@ -150,15 +167,16 @@ def test_cifar10_is_found(place, pickles, tmp_path, capfd):
 @pytest.mark.parametrize(
     "place", ["cifar10", ".", "cifar10/cifar-10-batches-py", "cifar-10-python", "CIFAR10"]
 )
-def test_cifar10_archive_is_found_and_stays(place, pickles, tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("name", ["cifar-10-python.tar.gz", "cifar-10-batches-py.tar.gz"])
+def test_cifar10_archive_is_found_and_stays(place, name, pickles, tmp_path, monkeypatch, capfd):
     archive = tar_gz([(f"cifar-10-batches-py/{name}", c) for name, c in pickles.items()])
     sums = {"cifar-10-python.tar.gz": md5(archive)}
     set_official(monkeypatch, cifar10, "ARCHIVE", sums=sums)
-    put_all(tmp_path / place, {"cifar-10-python.tar.gz": archive})
+    put_all(tmp_path / place, {name: archive})
     cifar10.load(tmp_path)
     said = capfd.readouterr().err
     assert (f"the files in {tmp_path / place} are taken" in said) == (place != "cifar10")
-    assert (tmp_path / place / "cifar-10-python.tar.gz").read_bytes() == archive
+    assert (tmp_path / place / name).read_bytes() == archive
     assert (tmp_path / cifar10.OFFICIAL.folder / "test_batch").exists()
 
 
