@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from errors import printable
 from records import extension
 from records.folder import RunFolder
 from records.metrics import Record
@@ -93,7 +94,7 @@ def print_result(run: RunFolder, record: Record | None = None) -> None:
     """The result of a run; `record` is its last one, if it is at hand."""
     record = record or run.records()[-1]
     config = run.config()
-    data = f" on the set {config['own_set']}" if "own_set" in config else ""
+    data = f" on the set {printable(config['own_set'], 100)}" if "own_set" in config else ""
     data = " on the generated sample" if config.get("sample") else data
     print(
         f"test error {record['best_test_error']:.2f} % at the lowest validation error, "

@@ -2,17 +2,16 @@
 
 import argparse
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ending import NO_HOME
 from ending import importing as importing
 from ending import program as program
 from ending import run as run
 from ending import say as say
 from errors import DataError, SettingsError, printable
+from files import expanded as expanded
 from settings import Number
 from signals import Signals as Signals
 
@@ -56,25 +55,6 @@ def number(of: Number) -> Callable[[str], int | float]:
 def whole(low: int, high: int) -> Callable[[str], int | float]:
     """An argument type: a whole number from low to high."""
     return number(Number("", "", low, high, ""))
-
-
-def expanded(text: str) -> Path:
-    """The path that a user's words stand for: ~ and $VARIABLES by what they are here.
-
-    A path with a $ that is there is taken as it is. SettingsError if it stands for none.
-    """
-    if not text:
-        raise SettingsError("it is empty")
-    if "\0" in text:
-        raise SettingsError(f"{text!r} is no path")
-    if "$" in text and not os.path.lexists(text):
-        text = os.path.expandvars(text)
-        if unset := re.search(r"\$(\w+|{\w+})", text):
-            raise SettingsError(f"{text!r}: {unset[0]} is not set")
-    home = os.path.expanduser(text)
-    if text.startswith("~") and (home == text or Path(home).is_relative_to(NO_HOME)):
-        raise SettingsError(f"{text!r}: there is no such home folder; ./~ is a folder of that name")
-    return Path(home)
 
 
 def path(text: str) -> Path:

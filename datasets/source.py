@@ -131,8 +131,8 @@ class Source:
         DataError
             Its folder is not there, or holds the sample.
         """
-        if not own.folder.is_dir():
-            no = "is no folder" if own.folder.exists() else "is not there"
+        if not os.path.isdir(own.folder):
+            no = "is no folder" if os.path.exists(own.folder) else "is not there"
             raise DataError(f"{own.folder} {no}: {OWN_REMEDY}")
         own_form = replace(
             self, folder=PLACES[0], places=PLACES[1:], mirrors=(), sums={}, remedy=OWN_REMEDY
@@ -183,7 +183,7 @@ class Source:
         DataError if there is a link in the place of one, which leads nowhere: it must not be lost.
         """
         for path in (self.folder / way for name in names for way in self.ways(name)):
-            if path.is_symlink() and not os.path.exists(path):
+            if os.path.islink(path) and not os.path.exists(path):
                 raise DataError(
                     f"{path} is a link to {os.readlink(path)}, which is not there: mend it"
                 )
@@ -193,7 +193,7 @@ class Source:
         """Where a file is, in all ways; folders only if there is nothing else."""
         paths = [self.folder / way for way in self.ways(name)]
         found = [path for path in paths if os.path.exists(path)]
-        return [path for path in found if not path.is_dir()] or found
+        return [path for path in found if not os.path.isdir(path)] or found
 
     def wrong(self, message: str) -> DataError:
         """The error that says what is wrong with the files, and what to do."""
@@ -234,7 +234,7 @@ class Source:
                 f"{self.name}: {', '.join(names)} missing, it is not of {self.data_set}'s form; "
                 f"{self._what_is_there()}"
             )
-        if self.data_folder.exists() and not self.data_folder.is_dir():
+        if os.path.exists(self.data_folder) and not os.path.isdir(self.data_folder):
             return DataError(f"{self.data_folder} is no folder: give that of the data with --data")
         return DataError(
             f"{self.data_set}: {', '.join(names)} missing{why}; {self._what_is_there()}: put the "
@@ -258,7 +258,7 @@ class Source:
             if names:
                 more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
                 return f"{folder} has {', '.join(names[:MOST_SHOWN])}{more}"
-        there = self.data_folder.is_dir()
+        there = os.path.isdir(self.data_folder)
         return f"{self.data_folder} {'has nothing of it' if there else 'is not there'}"
 
     def _download(self, files: Sequence[str]) -> str:

@@ -14,8 +14,7 @@ from datasets.parts import Labels
 from datasets.source import Source
 from datasets.svhn_split import Rows, own_rows, split_rows
 from errors import DataError, SettingsError
-from files import md5
-from terminal import expanded
+from files import expanded, md5
 
 
 @dataclass(frozen=True)

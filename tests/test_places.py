@@ -5,6 +5,7 @@ Where nothing is found, one line says what is there and what would help.
 
 import gzip
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -128,6 +129,21 @@ def test_a_link_that_leads_nowhere_is_not_lost(idx, tmp_path):
     with refused(str(link), "is a link to /nowhere/labels, which is not there"):
         mnist.load(tmp_path)
     assert link.is_symlink()
+
+
+def test_a_folder_that_cannot_be_looked_into(idx, tmp_path):
+    put_all(tmp_path / "data" / "mnist", idx)
+    (tmp_path / "data").chmod(0)
+    root = os.geteuid() == 0
+    if root:  # who can look into everything
+        os.seteuid(65534)
+    try:
+        with refused("missing", "cannot be looked into (Permission denied)", "--data"):
+            mnist.load(tmp_path / "data")
+    finally:
+        if root:
+            os.seteuid(0)
+        (tmp_path / "data").chmod(0o700)
 
 
 def test_no_folder(idx, tmp_path):

@@ -6,7 +6,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bars import Pace, where
 from data_options import load_chosen
@@ -222,6 +222,9 @@ class Sweep:
         from xla.device import device_name
 
         options, device, differing = self.options, device_name(), ""
+        said: dict[str, Any] = {"sample": options.sample, "deterministic": options.deterministic}
+        if options.own:
+            said["own_set"] = options.own.name
         if job.run.exists:
             differing = machine.difference(job.run.config(), machine.environment(device))
         try:
@@ -231,9 +234,7 @@ class Sweep:
                 options.command(job.settings),
                 device,
                 options.accept_changed_code,
-                sample=options.sample,
-                deterministic=options.deterministic,
-                **({"own_set": options.own.name} if options.own else {}),
+                **said,
             )
         except RunError as error:
             return self._refuse(job, error)
