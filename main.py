@@ -104,7 +104,8 @@ def train(
     except ValueError as error:  # JAX's of a variable of the environment
         raise SettingsError(f"{error}; unset that variable") from None
 
-    select_device(a.device, a.deterministic, say)
+    with terminal.away_from_threads():
+        select_device(a.device, a.deterministic, say)
     cache_programs()
     run.claim(a.settings, data.identity, resume=known)
     trainer = Trainer(a.settings, data)

@@ -3,20 +3,26 @@
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn, Self
 
 from errors import Stopped
 
-# Ctrl-C, kill, a terminal that is closed, the warning of a batch system.
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+# Ctrl-C, kill, a terminal that is closed, the warnings of batch systems (the last: of ulimit -t).
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 INSISTING = (signal.SIGINT, signal.SIGTERM)  # of others, two may come for one reason
 
 
 def heard() -> list[signal.Signals]:
-    """The signals that are listened to: what nohup ignores stays ignored."""
+    """The signals that are listened to: what nohup ignores stays ignored.
+
+    None by a thread, as of a notebook or a server: only a process's first one can.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return []
     ignored = [n for n in SIGNALS if signal.getsignal(n) == signal.SIG_IGN and n not in INSISTING]
     return [number for number in SIGNALS if number not in ignored]
 
@@ -79,3 +85,21 @@ class Signals:
         """Stopped, if one has come."""
         if self.received:
             raise Stopped(self.received)
+
+
+@contextlib.contextmanager
+def away_from_threads() -> Iterator[None]:
+    """Within it, threads that are started will never be the ones to which a signal comes.
+
+    Of XLA's it may overwrite what they compute with: glibc then ends the process ("corrupted size
+    vs. prev_size"). The system chooses one of them if it is they that are at work (SIGXCPU), or
+    if a signal is still waiting for the first thread. What comes meanwhile waits.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

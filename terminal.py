@@ -14,6 +14,7 @@ from errors import DataError, SettingsError, printable
 from files import expanded as expanded
 from settings import Number
 from signals import Signals as Signals
+from signals import away_from_threads as away_from_threads
 
 
 class Parser(argparse.ArgumentParser):

@@ -110,7 +110,7 @@ def test_integers_that_nobody_reads(tmp_path):
     assert status == 2 and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2"])
 @pytest.mark.parametrize("program", ["main.py", "utilities.sweep", "utilities.evaluate"])
 def test_a_signal_while_modules_are_imported(program, name, tmp_path):
     """A module that takes long to import sends it."""

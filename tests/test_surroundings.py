@@ -1,9 +1,12 @@
 """Programs in shells, folders and systems of other people."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -15,7 +18,8 @@ import main
 import terminal
 from errors import SettingsError
 from records import machine
-from utilities import ray_cluster, sweep
+from signals import SIGNALS
+from utilities import ray_cluster, sweep, sweep_table
 
 # A user whom the system does not know, as in many containers.
 UNKNOWN = """
@@ -25,6 +29,19 @@ def getpwuid(uid):
     raise KeyError(f"getpwuid(): uid not found: {uid}")
 
 pwd.getpwuid = getpwuid
+"""
+# At its end the process says which signals its threads would take; main.py's is the first.
+THREADS = """
+import atexit, os, pathlib
+
+@atexit.register
+def tell():
+    lines = []
+    for thread in os.listdir("/proc/self/task"):
+        about = pathlib.Path(f"/proc/self/task/{thread}")
+        if "XLA" in (about / "comm").read_text():
+            lines += [l for l in (about / "status").read_text().splitlines() if "SigBlk" in l]
+    pathlib.Path("threads").write_text("\\n".join(lines))
 """
 STRANGERS = ("log.txt", "run.log", "slurm-17.out", "job.err", ".DS_Store", "nohup.out")
 
@@ -51,11 +68,15 @@ def test_other_files_are(name, tmp_path, capsys):
 
 
 def test_an_unknown_user_without_a_home_who_compiles_nothing(sample, tmp_path):
-    """And whose Python looks for modules in no folder but those that it is given."""
-    (tmp_path / "sitecustomize.py").write_text(UNKNOWN)
+    """And whose Python looks for modules in no folder but those that it is given, whose JAX is
+    told to be strict.
+    """
+    (tmp_path / "sitecustomize.py").write_text(UNKNOWN + THREADS)
     gone = ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "PYLEARN2_DATA_PATH")
     environment = {name: value for name, value in os.environ.items() if name not in gone}
     environment |= {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1", "JAX_DISABLE_JIT": "1"}
+    environment |= {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+    environment |= {"JAX_TRANSFER_GUARD": "disallow", "JAX_DEBUG_NANS": "1"}
     words = ["PI_MNIST", "FLP", "--sample", "--data", sample, "--stop-after", "0", "--out", "run"]
     done = subprocess.run(
         [sys.executable, ROOT / "main.py", *words],
@@ -67,6 +88,10 @@ def test_an_unknown_user_without_a_home_who_compiles_nothing(sample, tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "trained 0 of 800 epochs" in done.stdout
+    masks = [int(line.split()[1], 16) for line in (tmp_path / "threads").read_text().splitlines()]
+    assert masks or not Path("/proc/self/task").exists()
+    for mask in masks:  # a signal that comes to a thread of XLA's breaks what it computes with
+        assert all(mask >> (number - 1) & 1 for number in SIGNALS)
 
 
 def test_a_home_that_is_none_is_no_place_for_runs(monkeypatch):
@@ -111,3 +136,46 @@ def test_threads_are_given_to_xla_recorded_and_compared(
 def test_what_is_no_number_of_threads_is_not_recorded(text, monkeypatch):
     monkeypatch.setenv("NPROC", text)
     assert machine.threads() == machine.cores()
+
+
+def test_settings_of_jax_in_the_environment_change_no_bit():
+    """JAX's own defaults are what a run has been trained with."""
+    code = "import xla.program_cache as p; print({n: getattr(p.jax.config, n) for n in p.SETTLED})"
+    code = code.replace("getattr(p.jax.config, n)", "str(getattr(p.jax.config, n)).split('.')[-1]")
+    other = {name.upper(): "0" for name in ("jax_threefry_partitionable",)}
+    other |= {"JAX_DEBUG_INFS": "1", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | other,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    from xla.program_cache import SETTLED
+
+    settled = {name: str(value) for name, value in SETTLED.items()}
+    assert done.stdout.lower() == f"{settled}\n".lower(), done.stderr
+
+
+def test_a_thread_trains_too(sample, tmp_path):
+    """As that of a notebook or of a server: it hears no signals, and ends no process."""
+    line = ["PI_MNIST", "FLP", "--sample", "--data", sample, "--out", tmp_path, "--stop-after", 0]
+    statuses = []
+    with small_pi_mnist():
+        thread = threading.Thread(target=lambda: statuses.append(status_of(main.main, line)))
+        thread.start()
+        thread.join()
+    assert statuses == [0]
+
+
+def test_a_terminal_that_can_only_print_gets_no_table(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for name, live in (("dumb", False), ("xterm", True)):
+        monkeypatch.setenv("TERM", name)
+        table = sweep_table.Table([], Terminal())
+        assert table.live == live
+        table.close()

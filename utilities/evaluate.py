@@ -105,7 +105,8 @@ def evaluate(a: argparse.Namespace) -> int:
         from xla.program_cache import cache_programs
 
     tell = functools.partial(terminal.say, parser().name)
-    select_device(a.device, a.deterministic, tell)
+    with terminal.away_from_threads():
+        select_device(a.device, a.deterministic, tell)
     cache_programs()
     predictions = predict(network, data, a.part)
     same = report(network, a.part, predictions)

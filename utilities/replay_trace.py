@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> int:
         from utilities.replay_run import replay_run
         from xla.device import select_device
 
-    select_device(a.device)
+    with terminal.away_from_threads():
+        select_device(a.device)
     report = Report(a.quiet)
     try:
         if "events_json" in trace:

@@ -1,6 +1,7 @@
 """What the user of a sweep sees."""
 
 import collections
+import os
 import shutil
 import threading
 import time
@@ -21,7 +22,7 @@ class Table(Listener):
     def __init__(self, jobs: list[Job], out: TextIO) -> None:
         self.jobs = jobs
         self.out = out
-        self.live = out.isatty()
+        self.live = out.isatty() and os.environ.get("TERM") != "dumb"
         self._lines = 0  # of the table that is drawn
         self._drawn = 0.0  # when
         self._unsaid: collections.deque[str] = collections.deque()

@@ -15,6 +15,7 @@ from ending import check_address_space, failure, importing
 from errors import DataError, Diverged, RunError, RunInUse, Stopped
 from records import machine
 from records.watcher import Watcher
+from signals import away_from_threads
 from tasks import TASKS
 from utilities.sweep_jobs import ENDED, Job, Options, write_summary
 
@@ -175,7 +176,8 @@ class Sweep:
             from xla.program_cache import cache_programs, compilations
 
         options = self.options
-        device.select_device(options.device, options.deterministic, self.warn)
+        with away_from_threads():
+            device.select_device(options.device, options.deterministic, self.warn)
         cache_programs()
         together = self.together or (GPU_TOGETHER if device.batching_pays() else 1)
         if TASKS[jobs[0].settings.task].chunk_batches:

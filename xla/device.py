@@ -13,8 +13,18 @@ import numpy as np
 from errors import DeviceFailed, DeviceMissing
 from xla import cuda_installed, stderr_aside
 
-# What JAX would take from the environment, and random numbers depend on.
-PINNED = {"jax_threefry_partitionable": True, "jax_random_seed_offset": 0}
+# Whatever JAX_... in the environment says: a run would have other bits, end in an error of JAX's,
+# or take days.
+SETTLED = {
+    "jax_debug_infs": False,
+    "jax_debug_nans": False,
+    "jax_disable_jit": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_random_seed_offset": 0,
+    "jax_threefry_partitionable": True,
+    "jax_transfer_guard": "allow",
+}
 
 
 def select_device(
@@ -36,7 +46,7 @@ def select_device(
     ------
     DeviceMissing
     """
-    for setting, value in PINNED.items():
+    for setting, value in SETTLED.items():
         jax.config.update(setting, value)
     if deterministic:
         flags = os.environ.get("XLA_FLAGS", "")

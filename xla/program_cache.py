@@ -252,10 +252,6 @@ class Program:
         self._compiled: dict[tuple, Compiled] = {}
 
     def __call__(self, *arguments: Any, **static: Any) -> Any:
-        with jax.disable_jit(False):  # as JAX_DISABLE_JIT may have it: it would take days
-            return self._call(*arguments, **static)
-
-    def _call(self, *arguments: Any, **static: Any) -> Any:
         leaves, tree = jax.tree.flatten(arguments)
         types = tuple((np.shape(v), str(getattr(v, "dtype", type(v)))) for v in leaves)
         kind = (tree, types, tuple(static.items()))
