@@ -21,6 +21,7 @@ if __name__ == "__main__":
 import argparse
 import contextlib
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import terminal
@@ -117,11 +118,21 @@ def train(
     command = ["main.py", *arguments]
     follow.begin(run, trainer, command, device, a.accept_changed_code, a.extend, **options)
     remark(a, trainer, differing)
-    last_epoch = extension.last_epoch(run.config(), a.stop_after)
     progress = Progress(signals)
-    report = Report(a.report, a.ranges, last_epoch)
-    with contextlib.closing(progress.bar) as bar, compilations(bar.compiling):
-        for record in follow.follow(run, trainer, last_epoch, progress):
+    with compilations(progress.bar.compiling):
+        show(a, run, follow.follow(run, trainer, last_epoch(a, run), progress), progress.bar)
+
+
+def last_epoch(a: argparse.Namespace, run: RunFolder) -> int:
+    """Up to which epoch the run is trained now."""
+    return extension.last_epoch(run.config(), a.stop_after)
+
+
+def show(a: argparse.Namespace, run: RunFolder, records: Iterator[Record], bar: Bar) -> None:
+    """Print each record when it comes, beside the bar."""
+    report = Report(a.report, a.ranges, last_epoch(a, run))
+    with contextlib.closing(bar):
+        for record in records:
             with bar.aside():
                 report(record)
 

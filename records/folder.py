@@ -253,12 +253,11 @@ class RunFolder:
         if it is config.json that has changed.
         """
         config = self.config()
-        target = extension.last_epoch(config, stop_after)
         if not self.final_path.exists():
             return None
         try:
             records = self.records()
-            if not records or records[-1]["epoch"] < target:
+            if not records or records[-1]["epoch"] < extension.last_epoch(config, stop_after):
                 return None
             arrays = load_npz(self.final_path)
             final = arrays["epoch"] == records[-1]["epoch"]
