@@ -167,8 +167,10 @@ def test_what_is_made_of_it_says_so(extended, finished, sample, tmp_path, capsys
     assert "epochs2 (sample), epoch 4 of 2 + 2\n" in capsys.readouterr().out
 
 
-def test_a_sweep_takes_it_as_it_is(extended, finished, sample, tmp_path, capsys):
-    shutil.copytree(extended, tmp_path / NAME)
-    assert sweep.main([*WORDS, "--data", str(sample), "--out", str(tmp_path)]) == 0
-    assert "1 of 1 runs finished" in capsys.readouterr().out
-    assert_same_run(extended, tmp_path / NAME)
+def test_a_sweep_goes_on_with_it(run, extended, sample, tmp_path, capsys):
+    """As main.py does; and it leaves a finished one as it is."""
+    assert run("--extend", "2", "--stop-after", "3") == 0
+    for _ in range(2):
+        assert sweep.main([*WORDS, "--data", str(sample), "--out", str(tmp_path)]) == 0
+        assert "1 of 1 runs finished" in capsys.readouterr().out
+        assert_same_run(extended, tmp_path / NAME)
