@@ -118,23 +118,10 @@ def train(
     command = ["main.py", *arguments]
     follow.begin(run, trainer, command, device, a.accept_changed_code, a.extend, **options)
     remark(a, trainer, differing)
-    progress = Progress(signals)
+    last_epoch = extension.last_epoch(run.config(), a.stop_after)
+    progress = Progress(signals, Report(a.report, a.ranges, last_epoch))
     with compilations(progress.bar.compiling):
-        show(a, run, follow.follow(run, trainer, last_epoch(a, run), progress), progress.bar)
-
-
-def last_epoch(a: argparse.Namespace, run: RunFolder) -> int:
-    """Up to which epoch the run is trained now."""
-    return extension.last_epoch(run.config(), a.stop_after)
-
-
-def show(a: argparse.Namespace, run: RunFolder, records: Iterator[Record], bar: Bar) -> None:
-    """Print each record when it comes, beside the bar."""
-    report = Report(a.report, a.ranges, last_epoch(a, run))
-    with contextlib.closing(bar):
-        for record in records:
-            with bar.aside():
-                report(record)
+        progress.show(follow.follow(run, trainer, last_epoch, progress))
 
 
 def remark(a: argparse.Namespace, trainer: Any, differing: str) -> None:
@@ -151,11 +138,19 @@ def remark(a: argparse.Namespace, trainer: Any, differing: str) -> None:
 class Progress(Watcher):
     """Shows how far the training is, and listens to signals."""
 
-    def __init__(self, signals: terminal.Signals) -> None:
+    def __init__(self, signals: terminal.Signals, report: Report) -> None:
         self.signals = signals
+        self.report = report
         self.bar = Bar()
         self.trainer: Any = None
         self.last_epoch = 0
+
+    def show(self, records: Iterator[Record]) -> None:
+        """Report each record when it comes, beside the bar."""
+        with contextlib.closing(self.bar):
+            for record in records:
+                with self.bar.aside():
+                    self.report(record)
 
     def note(self, text: str) -> None:
         with self.bar.aside():
@@ -166,7 +161,7 @@ class Progress(Watcher):
         self.last_epoch = last_epoch
         total, done = trainer.batches_until(last_epoch), trainer.batches_done
         if (done or trainer.position.epoch >= 0) and trainer.position.epoch < last_epoch:
-            say(f"resuming {trainer.words()}")
+            self.report.resuming(trainer.words())
         self.bar.open(total, done, trainer.batch_size, where(trainer, last_epoch))
 
     def trained(self, batches: int) -> None:

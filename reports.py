@@ -29,6 +29,11 @@ class Report:
         self._width = len(str(last_epoch))
         self._before: list[list[int]] | None = None  # the ranges that were printed
 
+    def resuming(self, words: str) -> None:
+        """Say from where a run goes on, in words."""
+        if not self._published:
+            print(f"resuming {words}", flush=True)
+
     def __call__(self, record: Record) -> None:
         if self._published:
             lines = published(record)

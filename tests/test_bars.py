@@ -96,7 +96,9 @@ def test_a_bar_ticks_by_itself(monkeypatch):
     bar.close()
 
 
-def test_the_epoch_is_shown_beside_the_run_and_a_resumed_run_says_so(sample, tmp_path, monkeypatch):
+def test_the_epoch_is_shown_beside_the_run_and_a_resumed_run_says_so(
+    sample, tmp_path, monkeypatch, capsys
+):
     terminal = on_terminal(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # nothing is compiled yet
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
@@ -105,11 +107,14 @@ def test_the_epoch_is_shown_beside_the_run_and_a_resumed_run_says_so(sample, tmp
         assert main.main([*line, "--stop-after", "1"]) == 0
         first = terminal.text
         terminal.text = ""
+        assert "resuming" not in capsys.readouterr().out
         assert main.main(line) == 0
+        assert capsys.readouterr().out.startswith("resuming after epoch 1\nepoch 2: ")
+        assert main.main(line) == 0
+        assert "resuming" not in capsys.readouterr().out  # it is finished
     for words in ("compiling, 0 s", "range initialisation 2 of 2, ", "epoch 1 of 1, "):
         assert words in first, words
-    assert "resuming" not in first and "epoch 0 " not in first
-    assert "main.py: resuming after epoch 1\n" in terminal.text
+    assert "epoch 0 " not in first
     assert "epoch 2 of 3, " in terminal.text and "epoch 3 of 3, testing" in terminal.text
 
 

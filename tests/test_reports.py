@@ -95,3 +95,9 @@ def test_what_the_pages_show_is_what_is_printed(capsys):
 
 def indented(lines):
     return "".join(f"    {line}\n" for line in lines)
+
+
+def test_a_run_that_goes_on_says_from_where(capsys):
+    Report("line", False, 9).resuming("after epoch 2")
+    Report("published", False, 9).resuming("after epoch 2")
+    assert capsys.readouterr().out == "resuming after epoch 2\n"
