@@ -28,6 +28,7 @@ from errors import (
     TooLittleMemory,
     printable,
 )
+from paths import NO_HOME
 from signals import Signals, end_at_once, heard
 
 # What a path was given for that it cannot serve; all other failures are the machine's.
@@ -44,7 +45,6 @@ USERS = (
     errno.EROFS,
 )
 LEAST_ADDRESSES = 1.75 * 2**30  # bytes; with 1.6e9 PI_MNIST aborted on two cores
-NO_HOME = os.devnull  # nobody can make a folder in it
 INSTALL = "install requirements.txt, with enough memory"
 
 Main = Callable[[list[str] | None], int]

@@ -1,11 +1,10 @@
-"""Files that are whole or not there: atomic writes, .npz without pickles, sums; and paths."""
+"""Files that are whole or not there: atomic writes, .npz without pickles, sums."""
 
 import contextlib
 import errno
 import hashlib
 import json
 import os
-import re
 import stat
 import zipfile
 from collections.abc import Callable, Mapping
@@ -14,8 +13,7 @@ from typing import IO
 
 import numpy as np
 
-from ending import NO_HOME
-from errors import FileError, SettingsError
+from errors import FileError
 
 Arrays = dict[str, np.ndarray]
 
@@ -177,25 +175,6 @@ def _check_members(archive: zipfile.ZipFile, compressed: bool) -> None:
         raise ValueError("two arrays have the same name")
     if sum(member.file_size for member in members) > UNPACKED:
         raise ValueError(f"its arrays are larger than {UNPACKED:,} bytes")
-
-
-def expanded(text: str) -> Path:
-    """The path that a user's words stand for: ~ and $VARIABLES by what they are here.
-
-    A path with a $ that is there is taken as it is. SettingsError if it stands for none.
-    """
-    if not text:
-        raise SettingsError("it is empty")
-    if "\0" in text:
-        raise SettingsError(f"{text!r} is no path")
-    if "$" in text and not os.path.lexists(text):
-        text = os.path.expandvars(text)
-        if unset := re.search(r"\$(\w+|{\w+})", text):
-            raise SettingsError(f"{text!r}: {unset[0]} is not set")
-    home = os.path.expanduser(text)
-    if text.startswith("~") and (home == text or Path(home).is_relative_to(NO_HOME)):
-        raise SettingsError(f"{text!r}: there is no such home folder; ./~ is a folder of that name")
-    return Path(home)
 
 
 def md5(content: bytes) -> str:

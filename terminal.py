@@ -11,7 +11,7 @@ from ending import program as program
 from ending import run as run
 from ending import say as say
 from errors import DataError, SettingsError, printable
-from files import expanded as expanded
+from paths import expanded as expanded
 from settings import Number
 from signals import Signals as Signals
 from signals import away_from_threads as away_from_threads

@@ -14,7 +14,8 @@ from datasets.parts import Labels
 from datasets.source import Source
 from datasets.svhn_split import Rows, own_rows, split_rows
 from errors import DataError, SettingsError
-from files import expanded, md5
+from files import md5
+from paths import expanded
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ NO_MATTER = (
     "errors.py",
     "files.py",
     "locks.py",
+    "paths.py",
     "settings.py",
     "xla/program_cache.py",
     "xla/program_files.py",

@@ -23,11 +23,10 @@ from datasets.sample import gz_bytes, idx_bytes, mat_bytes, pickle_bytes
 from files import md5
 from main import main
 from records import networks
-from records.folder import RunFolder
 from utilities import evaluate, original_pixels, results, sweep
 from utilities.evaluation_report import words
+from utilities.learning_curves import title
 from utilities.outcomes import read
-from utilities.pictures import label
 
 N, TESTS = 480, 60
 
@@ -359,7 +358,7 @@ def test_a_run_says_what_it_was_trained_on(runs, fashion, capsys):
     assert "epochs on the set FashionMNIST; run folder" in out
     assert read(run, False).data == "own data FashionMNIST"
     assert "own_set" not in json.loads((runs["official"][0] / "config.json").read_text())
-    assert label(RunFolder(run)).endswith("(own data FashionMNIST)")
+    assert ", own data FashionMNIST" in title([read(run, False)])
     out, _ = said(capsys, 0, results.main, [run])
     assert "(own data FashionMNIST)" in out and "nothing about the paper's" in out
 
