@@ -73,8 +73,13 @@ class Softmax(Layer):
         super().__init__(name, number_format, W, classes, **options)
 
     def activate(self, u: Tensor) -> Tensor:
-        e = pt.exp(u - u.max(axis=1, keepdims=True))
-        return ops.rounded_quotient(e, ops.pairwise_sum(e))
+        """As published to the last bit: exponentials and quotients are rounded to float32.
+
+        They are computed, and the exponentials added up, in float64.
+        """
+        e = ops.rounded_to_float32(pt.exp((u - u.max(axis=1, keepdims=True)).astype("float64")))
+        e = e.astype("float64")
+        return ops.rounded_to_float32(ops.rounded_quotient(e, ops.pairwise_sum(e)))
 
     def activation_gradient(self, seen: Seen, dEdy: Tensor) -> Tensor:
         return dEdy

@@ -156,7 +156,7 @@ def route(u, y, g, pieces):
 
 
 def softmax(z):
-    e = np.exp((z - z.max(axis=1, keepdims=True)).astype("f8"))
+    e = np.exp((z - z.max(axis=1, keepdims=True)).astype("f8")).astype(f4).astype("f8")
     return (e / e.sum(axis=1, keepdims=True)).astype(f4)
 
 

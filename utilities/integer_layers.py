@@ -113,6 +113,7 @@ class Layer:
         """Integers of z -> of the layer's output (n, outputs); the softmax itself is in floats."""
         if self.kind == "Softmax":
             e = np.exp((z - z.max(axis=1, keepdims=True)) * 2.0**self.z_grid.exponent)
+            e = e.astype("float32").astype("float64")
             return self.y_grid.nearest_to((e / e.sum(axis=1, keepdims=True)).astype("float32"))
         units = z.reshape(len(z), -1, self.pieces, *z.shape[2:]).max(axis=2)
         return self.y_grid.nearest(units.reshape(len(z), -1), self.z_grid.exponent)
