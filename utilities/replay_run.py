@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from datasets import ArrayPart, Dataset
 from files import Arrays
 from settings import Settings
 from steps import Segment, Whole
-from streams import DeviceMasks
+from streams import DeviceMasks, Feed
 from trainer import Trainer
 from utilities.trace import EQUAL, STATE, Report, Tolerance, Trace
 from xla.device import to_host
@@ -71,7 +72,7 @@ def build(trace: Trace) -> Trainer:
             part = ArrayPart(*part.read(0, len(part) // m["batch_size"] * m["batch_size"]))
         parts[name] = part
     numbers = (m["initial_range"], m["comp"], m["upd"], m["freq"], m["max_overflow"])
-    return Trainer(
+    trainer = Trainer(
         Settings("PI_MNIST", "DFXP", *numbers, m["range_init_epoch"]),
         Dataset("trace", **parts, identity={}),
         batch_size=m["batch_size"],
@@ -80,6 +81,10 @@ def build(trace: Trace) -> Trainer:
         units=m["n_hidden"],
         pieces=m["n_pieces"],
     )
+    if m["shuffle_batches"]:  # as SVHN, and not the examples
+        task = replace(trainer.task, shuffle="batches", chunk_batches=m["gpu_batches"])
+        trainer.feed = Feed(parts["train"], trainer.order, task, m["batch_size"], {})
+    return trainer
 
 
 def compare_batch(trace: Trace, report: Report, trainer: Trainer, events: list, row: int) -> None:
