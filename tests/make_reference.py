@@ -141,6 +141,7 @@ def trace(
     frequency=0,
     max_overflow=0.0,
     inside=(),
+    bits=(9, 11),
 ):
     """Write a trace of the form that the README of the recorded numbers describes."""
     layers = ref.pi_mnist(np.random.RandomState(1234), 4, 2)
@@ -156,8 +157,8 @@ def trace(
         "name": name,
         "task": task,
         "format": number_format,
-        "comp_precision": 9,
-        "update_precision": 11,
+        "comp_precision": bits[0],
+        "update_precision": bits[1],
         "initial_range": 0,
         "initial_ranges": ranges_of(layers),
         "range_update_frequency": frequency,
@@ -206,8 +207,9 @@ def steps(meta, layers, data):
         update_after = frequency if frequency and (b + 1) % frequency == 0 else None
         x = data["x_train"][rows]
         t = data["y_train"][rows]
-        rest = (meta["max_overflow"], update_after)
-        seen = ref.training_step(layers, meta["format"], x, t, drawn, LR, M, 9, 11, *rest)
+        rest = (meta["comp_precision"], meta["update_precision"], meta["max_overflow"])
+        rest = (LR, M, *rest, update_after)
+        seen = ref.training_step(layers, meta["format"], x, t, drawn, *rest)
         after.append(ranges_of(layers))
         called.append(update_after or 0)
         counted.append(counted_by(layers, meta["format"]))
@@ -245,7 +247,7 @@ def inside_of(b, k, seen):
 def tested(meta, layers, data):
     """The test-time pass."""
     halves = np.split(data["x_test"], 2)
-    outputs = [ref.test_pass(layers, meta["format"], x, 9) for x in halves]
+    outputs = [ref.test_pass(layers, meta["format"], x, meta["comp_precision"]) for x in halves]
     arrays = {f"test/L{k}/y": np.concatenate(y) for k, y in enumerate(zip(*outputs, strict=True))}
     y = arrays[f"test/L{len(layers) - 1}/y"]
     wrong = y.argmax(axis=1) != data["y_test"].argmax(axis=1)
@@ -272,6 +274,9 @@ def main():
     trace("PI4_FLP", "PI_MNIST", "FLP", data, inside=(0,))
     trace("PI4warm_HFLP", "PI_MNIST", "HFLP", data, warm_start=True)
     trace("PI4warm_FXPmixed_9_11", "PI_MNIST", "FXP", data, **warm_mixed)
+    trace(
+        "PI4warm_FXPmixed_19_19", "PI_MNIST", "FXP", data, bits=(19, 19), inside=(1,), **warm_mixed
+    )
     moving = {"frequency": 2, "max_overflow": 0.01}
     name = "PI4warm_DFXPmixed_9_11_mo1e-2_f2"
     trace(name, "PI_MNIST", "DFXP", data, **moving, **warm_mixed)

@@ -10,14 +10,17 @@ from errors import FileError
 from files import Arrays, load_npz
 from layer import Gradients, Seen
 from model import Network
+from utilities.judging import Judge
 from utilities.trace import (
     ANY,
     EQUAL,
+    NOT_STORED,
     SIGNAL_OF,
     STATE,
     Report,
     Tolerance,
     Trace,
+    Values,
     sample_indices,
     sample_of,
     statistics,
@@ -43,32 +46,53 @@ def replay(trace: Trace, report: Report, resync: bool = False) -> None:
     B = trace.meta["batch_size"]
     inputs = read_inputs(trace)
     program = TrainingProgram(network, B, 1, masks="given")
-    x, t = to_device((inputs["x_train"], inputs["y_train"]))
+    examples = inputs["x_train"], inputs["y_train"]
+    x, t = to_device(examples)
     constants = constants_of(trace)
     look_inside = Intermediates(network, B)
+    judge = Judge(trace, report, network, initial) if resync or trace.flips else None
     state = to_device(initial | mask_state(0))
     for batch in range(trace.meta["n_batches"]):
-        rows = np.arange(batch * B, (batch + 1) * B, dtype="int32")[None]
-        masks = [mask[batch : batch + 1] for mask in trace.masks]
-        if batch in trace.meta["intermediates_at_batches"]:
-            values = constants | {"x": inputs["x_train"][rows[0]], "t": inputs["y_train"][rows[0]]}
-            look_inside.compare(trace, report, batch, state, values, masks)
-        counted = None
-        if trace["range_update_called_with"][batch]:  # the accumulators as they were before it
-            without = constants | {"frequency": NEVER}
-            copied = to_device(state)
-            counted = to_host(program(copied, without, x, t, rows, batch, masks))
-        state = program(state, constants, x, t, rows, batch, masks)
-        host = to_host(state)
-        compare_state(trace, report, batch, host, resync)
-        compare_ranges(trace, report, batch, host, counted or host)
-        if resync:
+        rows = np.arange(batch * B, (batch + 1) * B, dtype="int32")
+        masks = [mask[batch] for mask in trace.masks]
+        before = to_host(state)
+        passed: Values = {}
+        if judge or batch in trace.meta["intermediates_at_batches"]:
+            values = constants | {"x": inputs["x_train"][rows], "t": inputs["y_train"][rows]}
+            passed = look_inside.of(state, values | {"batches": np.int32(batch)}, masks)
+        arguments = (x, t, rows[None], batch, [mask[None] for mask in masks])
+        moves = bool(trace["range_update_called_with"][batch])
+        state, host, counted = trained(program, state, constants, arguments, moves)
+        if judge:
+            here = inputs["x_train"][rows], inputs["y_train"][rows]
+            judge.batch(batch, here, masks, (before, host, counted), passed)
             put_recorded(trace, batch, host)
             state = to_device(host)
-    compare_test(trace, report, network, state, inputs)
+        else:
+            compare_intermediates(trace, report, batch, passed)
+            compare_state(trace, report, batch, host)
+            compare_ranges(trace, report, batch, host, counted)
+    outputs = tested(trace, network, state, inputs["x_test"])
+    if judge:
+        judge.test(inputs["x_test"], inputs["y_test"], outputs)
+    else:
+        compare_test(trace, report, outputs, inputs["y_test"])
     tensors = [(k, tensor) for k in trace.layers for tensor in STATE]
     if absent := [f"L{k}/{tensor}" for k, tensor in tensors if (k, tensor) not in report.seen]:
         raise KeyError(f"no recorded {', '.join(absent)}")
+
+
+def trained(
+    program: TrainingProgram, state: Any, constants: dict, arguments: tuple, moves: bool
+) -> tuple[Any, Arrays, Arrays]:
+    """The state after a batch, on the device and here, and as it was before a range update."""
+    counted: Arrays = {}
+    if moves:
+        without = constants | {"frequency": NEVER}
+        counted = to_host(program(to_device(to_host(state)), without, *arguments))
+    state = program(state, constants, *arguments)
+    host = to_host(state)
+    return state, host, counted or host
 
 
 def read_inputs(trace: Trace) -> Arrays:
@@ -128,43 +152,32 @@ def warm_up(state: Arrays, factors: tuple[int, ...]) -> None:
             state[f"layer{k}/{name}"] = (steps / 1024).astype("float32")
 
 
-def compare_state(trace: Trace, report: Report, batch: int, host: Arrays, resync: bool) -> None:
-    """Parameters and momentum after a batch."""
-    for k in trace.layers:
-        for tensor in STATE:
-            computed = host[f"layer{k}/{tensor}"]
-            compare_tensor(trace, report, batch, (k, tensor), computed, resync)
+def compare_state(trace: Trace, report: Report, batch: int, host: Arrays) -> None:
+    """Parameters and momentum after a batch, and their statistics, where they are recorded."""
+    recorded = trace.recorded(f"after{batch:02d}")
+    tolerance = trace.tolerance(batch)
+    for k, tensor in [(k, tensor) for k in trace.layers for tensor in STATE]:
+        computed = host[f"layer{k}/{tensor}"]
+        label = f"batch {batch} layer {k} {tensor}"
+        if (k, tensor) in recorded:  # of wide formats in some batches only
+            theirs = recorded[k, tensor]
+            step = grid_step(trace, batch, k, tensor) if trace.on_grid else None
+            report.seen.add((k, tensor))
+            report.compare(label, sample_of(computed, theirs), theirs, tolerance, step)
+        elif trace.narrow:
+            raise KeyError(f"no recorded {label}")
+        name = f"after{batch:02d}/L{k}/{tensor}/stats"
+        if name in trace and trace.narrow:
+            compare_statistics(report, label, statistics(computed), trace[name], computed.size)
 
 
-def compare_tensor(
-    trace: Trace,
-    report: Report,
-    batch: int,
-    which: tuple[int, str],
-    computed: np.ndarray,
-    resync: bool,
+def compare_statistics(
+    report: Report, label: str, ours: np.ndarray, theirs: np.ndarray, size: int
 ) -> None:
-    """One of them: its sample, the whole of it and its statistics, where they are recorded."""
-    k, tensor = which
-    name = f"after{batch:02d}/L{k}/{tensor}"
-    label = f"batch {batch} layer {k} {tensor}"
-    step = grid_step(trace, batch, k, tensor) if trace.on_grid else None
-    tolerance = trace.tolerance(batch, k, tensor)
-    if resync and tolerance == EQUAL:
-        limit = {"absolute": 2 * step} if step else {"steps": 2.0}
-        tolerance = Tolerance(fraction=0.01, **limit)
-    if f"{name}/sample" in trace or trace.narrow:  # the others are recorded in some batches only
-        recorded = trace[f"{name}/sample"]
-        report.seen.add(which)
-        report.compare(label, sample_of(computed, recorded), recorded, tolerance, step)
-    if f"{name}/full" in trace:
-        report.compare(f"{label} (whole)", computed, trace[f"{name}/full"], tolerance, step)
-    if f"{name}/stats" in trace and trace.exact and not resync:
-        ours = statistics(computed)
-        theirs = trace[f"{name}/stats"]
-        scale = np.maximum(np.abs(theirs), [1e-3 * theirs[5] / computed.size, *[0] * 5])
-        if not (np.abs(ours - theirs) <= 1e-6 * scale + 1e-12).all():
-            report.line(f"{label} statistics: {ours} instead of {theirs}", ok=False)
+    """What `statistics` gives of a tensor of so many entries."""
+    scale = np.maximum(np.abs(theirs), [1e-3 * theirs[5] / size, *[0] * 5])
+    if not (np.abs(ours - theirs) <= 1e-6 * scale + 1e-12).all():
+        report.line(f"{label} statistics: {ours} instead of {theirs}", ok=False)
 
 
 def grid_step(trace: Trace, batch: int, layer: int, tensor: str) -> float:
@@ -181,18 +194,18 @@ def compare_ranges(trace: Trace, report: Report, batch: int, host: Arrays, count
     overflow = np.stack([counted[f"layer{k}/overflow"] for k in trace.layers], axis=1)
     recorded = np.stack([trace["overflow"][batch], trace["overflow_1"][batch]])
     near = Tolerance(absolute=1) if batch < 2 else ANY
-    limits = (EQUAL, Tolerance(absolute=1e-6)) if trace.exact else (near, ANY)
+    limits = (EQUAL, Tolerance(absolute=1e-6)) if trace.narrow else (near, ANY)
     report.compare(f"batch {batch} ranges", ranges, trace["ranges_after"][batch], limits[0])
     report.compare(f"batch {batch} accumulators", overflow, recorded, limits[1])
 
 
 def put_recorded(trace: Trace, batch: int, host: Arrays) -> None:
     """Replace what was computed by what is recorded after a batch."""
+    for (k, tensor), recorded in trace.recorded(f"after{batch:02d}").items():
+        entries = host[f"layer{k}/{tensor}"].reshape(-1)
+        whole = recorded.size == entries.size
+        entries[slice(None) if whole else sample_indices(entries.size)] = recorded.ravel()
     for k in trace.layers:
-        for tensor in STATE:
-            if (name := f"after{batch:02d}/L{k}/{tensor}/sample") in trace:
-                entries = host[f"layer{k}/{tensor}"].reshape(-1)
-                entries[sample_indices(entries.size)] = trace[name]
         host[f"layer{k}/ranges"] = trace["ranges_after"][batch, k].astype("int32")
         cleared = bool(trace["range_update_called_with"][batch])
         recorded = np.stack([trace["overflow"][batch, k], trace["overflow_1"][batch, k]])
@@ -229,30 +242,13 @@ class Intermediates:
         self.names: list[tuple[int, str]] = []
         self.function: Callable | None = None
 
-    def compare(
-        self,
-        trace: Trace,
-        report: Report,
-        batch: int,
-        state: Any,
-        values: dict[str, Any],
-        masks: list[np.ndarray],
-    ) -> None:
-        """Compare what is recorded of a batch; masks as the training program takes them."""
+    def of(self, state: Any, values: dict[str, Any], masks: list[np.ndarray]) -> Values:
+        """All that passes through a batch, by layer and name; masks (B, layer inputs)."""
         if self.function is None:
             self.function = self._compiled()
-        values = values | {"batches": np.int32(batch)}
-        values |= {f"mask{k}": mask[0].astype("float32") for k, mask in enumerate(masks)}
-        for (k, name), computed in zip(self.names, self.function(values, state), strict=True):
-            for suffix in ("", "/sample"):
-                if (key := f"inter{batch:02d}/L{k}/{name}{suffix}") in trace:
-                    judged = batch < 2 or trace.narrow
-                    report.compare(
-                        f"batch {batch} layer {k} inside: {name}",
-                        sample_of(np.asarray(computed), trace[key]),
-                        trace[key],
-                        trace.intermediate_tolerance(k, name) if judged else ANY,
-                    )
+        values = values | {f"mask{k}": mask.astype("float32") for k, mask in enumerate(masks)}
+        computed = map(np.asarray, self.function(values, state))
+        return dict(zip(self.names, computed, strict=True))
 
     def _compiled(self) -> Callable:
         inputs = self.network.training_inputs(self.batch_size)
@@ -265,29 +261,39 @@ class Intermediates:
         return compiled(inputs, self.network.state, list(named.values()))
 
 
-def compare_test(
-    trace: Trace, report: Report, network: Network, state: Any, inputs: Arrays
-) -> None:
+def compare_intermediates(trace: Trace, report: Report, batch: int, passed: Values) -> None:
+    """What is recorded of what passed through a batch."""
+    judged = batch < 2 or trace.narrow
+    recorded = trace.recorded(f"inter{batch:02d}")
+    for (k, name), computed in passed.items():
+        if (k, name) in recorded:
+            theirs = recorded[k, name]
+            tolerance = trace.intermediate_tolerance(name) if judged else ANY
+            label = f"batch {batch} layer {k} inside: {name}"
+            stored = name not in NOT_STORED
+            report.compare(label, sample_of(computed, theirs), theirs, tolerance, None, stored)
+
+
+def tested(trace: Trace, network: Network, state: Any, x: np.ndarray) -> list[np.ndarray]:
+    """The outputs of all layers at test time, flat."""
+    B = trace.meta["batch_size"]
+    inputs, outputs = network.test_step(B)
+    test = compiled(inputs, network.state, outputs)
+    bits = np.int32(trace.meta["comp_precision"])
+    passes = [test({"x": half, "prop_bits": bits}, state) for half in (x[:B], x[B : 2 * B])]
+    return [np.concatenate([np.asarray(one[k]) for one in passes]) for k in range(len(outputs))]
+
+
+def compare_test(trace: Trace, report: Report, ys: list[np.ndarray], t: np.ndarray) -> None:
     """The test-time pass after the last batch: outputs of all layers, and errors."""
-    m = trace.meta
-    B = m["batch_size"]
-    test_inputs, outputs = network.test_step(B)
-    test = compiled(test_inputs, network.state, outputs)
-    bits = np.int32(m["comp_precision"])
-    halves = [inputs["x_test"][i * B : (i + 1) * B] for i in (0, 1)]
-    values: list[dict[str, Any]] = [{"x": x, "prop_bits": bits} for x in halves]
-    passes = [test(one, state) for one in values]
-    ys = [np.concatenate([np.asarray(one[k]) for one in passes]) for k in range(len(outputs))]
-    close = m["format"] == "FLP" and not m["warm"]
-    tolerance = EQUAL if trace.narrow else Tolerance(absolute=1e-6) if close else ANY
+    close = Tolerance(absolute=1e-6) if not trace.meta["warm"] else ANY
+    tolerance = EQUAL if trace.narrow else close
     # Sums of hundreds of products, of any size: as for what passes through a training step.
-    inside = Tolerance(relative=1e-5) if close else tolerance
-    for k, y in enumerate(ys):
-        for suffix in ("", "/sample"):
-            if (name := f"test/L{k}/y{suffix}") in trace:
-                report.compare(f"test layer {k} y", sample_of(y, trace[name]), trace[name], inside)
+    inside = tolerance if trace.narrow or close is ANY else Tolerance(relative=1e-5)
+    for (k, _), recorded in trace.recorded("test").items():
+        report.compare(f"test layer {k} y", sample_of(ys[k], recorded), recorded, inside)
     report.compare("test y", ys[-1], trace["test/y"], tolerance)
-    wrong = (ys[-1].argmax(axis=1) != inputs["y_test"].argmax(axis=1)).reshape(2, B).sum(axis=1)
+    wrong = (ys[-1].argmax(axis=1) != t.argmax(axis=1)).reshape(2, -1).sum(axis=1)
     report.line(
         f"test errors: {wrong.tolist()}, recorded {trace['test/errors'].tolist()}",
         tolerance is ANY or bool((wrong == trace["test/errors"]).all()),
