@@ -115,7 +115,7 @@ def unpooled(layer: ConvMaxout, z: Interval, du: Interval) -> Interval:
 def shrunk(W: Interval, max_col_norm: float) -> Interval:
     """W times the smaller of its norms over axis 0 and the largest allowed, over its norms."""
     squares = Interval(np.square(W.smallest).sum(axis=0), np.square(W.largest).sum(axis=0))
-    # They are added up in float64; the published program rounds each of them to float32.
+    # Added up in float64; the recorded program rounded each of them to float32 before.
     exact = W.step > 0 and np.all(np.square(W.largest) <= 2.0**24 * W.step**2)
     error = 0.0 if exact else UNIT + 2.0**-52 * len(W.lo)
     norm = Interval(rounded(squares.lo * (1 - error)), rounded(squares.hi * (1 + error)))
