@@ -5,13 +5,13 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_traces import OWN, arrays_of, copied  # noqa: F401  (a fixture)
+from test_traces import OWN, arrays_of
 
 from utilities import replay
 from utilities.bounds import Interval, Sums, exactly, fixed_point, half_precision, shares, softmax
 from utilities.replay_bounds import Bounds
 from utilities.replay_trace import main
-from utilities.trace import Trace
+from utilities.trace import Report, Trace
 from xla.products import Product
 
 WIDE = "PI4warm_FXPmixed_19_19"
@@ -129,21 +129,21 @@ def first_step():
     return trace, bounds.step(inputs["x_train"][:B], inputs["y_train"][:B], masks)
 
 
-def test_a_recorded_entry_one_step_off_is_found(copied, capsys):  # noqa: F811
+def test_a_recorded_entry_one_step_off_is_found(capsys):
     trace, step = first_step()
-    name = "after00/L1/W/sample"
-    known = step.bounds(1, "W").known.ravel()
-    assert known.mean() > 0.5
-    assert step.bounds(1, "W").holds(trace[name].reshape(trace.meta["W_shapes"][1])).all()
-    off = replay.grid_step(trace, 0, 1, "W")
-
-    def altered(arrays):
-        arrays[name] = arrays[name].copy()
-        arrays[name][np.flatnonzero(known)[3]] += np.float32(off)
-
-    assert main([str(copied(WIDE, altered)), "--quiet"]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert "batch 0 layer 1 W" in lines[0] and "1 outside their bounds" in lines[0]
+    recorded = trace["after00/L1/W/sample"].copy()
+    bounds = step.bounds(1, "W")
+    known = np.flatnonzero(bounds.known)
+    assert len(known) > recorded.size / 2
+    report = Report(quiet=True)
+    report.judge("as recorded", bounds, recorded, recorded)
+    assert report.failures == 0
+    off = recorded.copy()
+    off[known[3]] += np.float32(replay.grid_step(trace, 0, 1, "W"))
+    report.judge("recorded", bounds, recorded, off)
+    report.judge("computed", bounds, off, recorded)
+    assert report.failures == 2
+    assert capsys.readouterr().out.count("1 outside their bounds") == 2
 
 
 @pytest.mark.parametrize(("wrong", "status"), [(0.0, 0), (1.0, 1)])
