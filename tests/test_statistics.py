@@ -1,12 +1,13 @@
 """xla/statistics.py, compiled: column norms and counts, alone, in a loop and vectorized."""
 
+import jax
 import numpy as np
 import pytest
-from compiling import EVERYWHERE, run, run_looped, run_vectorized
+from compiling import EVERYWHERE, equations, run, run_looped, run_vectorized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xla.statistics import column_norm, partial_counts, total_counts
+from xla.statistics import PartialCounts, column_norm, partial_counts, total_counts
 
 f4 = np.float32
 
@@ -126,3 +127,21 @@ def test_vectorized(function, plain, arrays):
     first, second = run_vectorized(function, *arrays)
     np.testing.assert_array_equal(first, plain(*arrays))
     np.testing.assert_array_equal(second, plain(*map(np.flip, arrays)))
+
+
+def test_counts_of_large_tensors_on_a_gpu(monkeypatch):
+    """Images are summed as they lie, at once; what is small is counted as on a CPU."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(PartialCounts, "LARGE", 500)
+    rng = np.random.RandomState(0)
+    tensors = [rng.uniform(size=shape).astype(f4) for shape in ((7, 8, 9, 3), (5,), (40, 50))]
+    thresholds = f4([0.75, 0.25])
+
+    def graph(thresholds, *tensors):
+        return total_counts(*(partial_counts(v, thresholds) for v in tensors))
+
+    expected = [[np.count_nonzero(v >= t) for t in thresholds] for v in tensors]
+    assert run(graph, thresholds, *tensors).tolist() == expected
+    traced = jax.make_jaxpr(partial_counts.apply)(tensors[0], thresholds).jaxpr
+    moved = [e for e in equations(traced) if e.primitive.name in ("reshape", "transpose")]
+    assert all(e.outvars[0].aval.size == 1 for e in moved)

@@ -42,7 +42,7 @@ class JaxOp(Op):
 
     def result(self, *types: Any, **none: Any) -> Type:
         """The type of the output from those of the inputs."""
-        return _result(self, *types)
+        return _result(self, jax.default_backend(), *types)
 
     def __call__(self, *inputs: Any, **options: Any) -> TensorVariable:
         return cast(TensorVariable, super().__call__(*inputs, **options))
@@ -67,7 +67,7 @@ class ElementwiseOp(JaxOp):
 
 
 @functools.cache  # tracing takes milliseconds
-def _result(op: JaxOp, *types: Type) -> Type:
+def _result(op: JaxOp, backend: str, *types: Type) -> Type:
     out = jax.eval_shape(op.apply, *(jax.ShapeDtypeStruct(*t) for t in types))
     return out.shape, str(out.dtype)
 

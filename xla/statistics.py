@@ -76,10 +76,16 @@ class PartialCounts(JaxOp):
     """How many elements are at least each threshold, for TotalCounts to add up.
 
     float32, float32 (2,) -> int32 (n, 1024), n small: each the first count of some
-    elements times 2^16, plus the second.
+    elements times 2^16, plus the second. Of what is large on a GPU int64 (1, 1), times
+    2^32: to see images as one row means there to rearrange them in memory, twice.
     """
 
+    LARGE = 2**20  # elements; of fewer, two kernels more would cost more than they save
+
     def apply(self, v: jax.Array, thresholds: jax.Array) -> jax.Array:
+        if jax.default_backend() != "cpu" and v.size >= self.LARGE:
+            wide = (v >= thresholds[0]).astype(jnp.int64) * 2**32
+            return jnp.sum(wide + (v >= thresholds[1])).reshape(1, 1)
         first = (v >= thresholds[0]).astype(jnp.int32) * 2**16
         both = first + (v >= thresholds[1]).astype(jnp.int32)
         most = 8 if v.size < 2**22 else 16  # three stages of 16 count to 4,096
@@ -94,12 +100,17 @@ class TotalCounts(JaxOp):
     """
 
     def apply(self, *parts: jax.Array) -> jax.Array:
-        both = materialise(jnp.concatenate(parts))
-        wide = (both >> 16).astype(jnp.int64) * 2**32 + (both & 0xFFFF)
-        sums = materialise(jnp.sum(wide, axis=1))
-        belongs = np.repeat(np.eye(len(parts), dtype=bool), [len(p) for p in parts], axis=1)
-        sums = jnp.sum(jnp.where(belongs, sums, 0), axis=1)
-        return jnp.stack([sums >> 32, sums & 0xFFFFFFFF], axis=1).astype(jnp.int32)
+        large = [k for k, part in enumerate(parts) if part.dtype == jnp.int64]
+        small = [k for k in range(len(parts)) if k not in large]
+        sums = [parts[k][0] for k in large]
+        if small:
+            both = materialise(jnp.concatenate([parts[k] for k in small]))
+            wide = (both >> 16).astype(jnp.int64) * 2**32 + (both & 0xFFFF)
+            sums = [materialise(jnp.sum(wide, axis=1)), *sums]
+        owners = np.repeat([*small, *large], [len(parts[k]) for k in (*small, *large)])
+        belongs = owners == np.arange(len(parts))[:, None]
+        total = jnp.sum(jnp.where(belongs, jnp.concatenate(sums), 0), axis=1)
+        return jnp.stack([total >> 32, total & 0xFFFFFFFF], axis=1).astype(jnp.int32)
 
 
 channel_sum = ChannelSum()
