@@ -22,6 +22,7 @@ from errors import DataError, Diverged
 from records.folder import RunFolder
 from utilities import reproduce, sweep, sweep_jobs, sweep_table, sweeping
 from utilities.sweep_jobs import Job, Options
+from utilities.sweeping import Sweep
 
 WORDS = ["PI_MNIST", "FLP,DFXP", "5", "9:10", "11", "10", "0.0001", "1"]
 NAMES = [
@@ -510,3 +511,14 @@ def ray_cluster(words):
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", code, *words]
     return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_how_many_runs_a_program_trains_at_a_time(tmp_path):
+    """On a GPU several where there are no convolutions; of those several are not measured."""
+    for asked, on_a_gpu, on_a_cpu in ((None, (8, 1, 1, 1), (1, 1, 1, 1)), (3, (3, 3, 3, 1), None)):
+        one = Sweep([], Options(tmp_path), asked)
+        for pays, expected in ((True, on_a_gpu), (False, on_a_cpu or on_a_gpu)):
+            found = [
+                one._at_a_time(task, pays) for task in ("PI_MNIST", "MNIST", "CIFAR10", "SVHN")
+            ]
+            assert tuple(found) == expected

@@ -35,14 +35,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(own=None)
     terminal.add_device_options(parser)
     terminal.add_threads_option(parser)
+    on_a_gpu = ", ".join(f"{n} of {task}" for task, n in GPU_TOGETHER.items())
     parser.add_argument("--accept-changed-code", action="store_true", help="as in main.py")
     parser.add_argument(
         "--together",
         type=count_or_auto,
         default=None,
         metavar="N",
-        help="runs that one program trains at a time "
-        f"(default auto: {GPU_TOGETHER} on a GPU, 1 on a CPU)",
+        help=f"runs that one program trains at a time (default auto: {on_a_gpu} on a GPU, else 1)",
     )
     add_ray_options(parser)
 

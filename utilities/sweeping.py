@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from trainer import Trainer
     from utilities.team import Event
 
-# Runs at a time, unless asked otherwise; on a CPU one after the other is faster.
-GPU_TOGETHER = 8
+# Runs of a task at a time on a GPU, unless asked otherwise; of others, and on a CPU, one.
+# Convolutions of several runs become grouped ones, which nobody has measured.
+GPU_TOGETHER = {"PI_MNIST": 8}
 
 
 class Listener:
@@ -179,9 +180,7 @@ class Sweep:
         with away_from_threads():
             device.select_device(options.device, options.deterministic, self.warn)
         cache_programs()
-        together = self.together or (GPU_TOGETHER if device.batching_pays() else 1)
-        if TASKS[jobs[0].settings.task].chunk_batches:
-            together = 1  # what is read of the data differs from run to run
+        together = self._at_a_time(jobs[0].settings.task, device.batching_pays())
         trainers = self._trainers(jobs)
         pace = Pace()
         with compilations(pace.apart):
@@ -189,6 +188,12 @@ class Sweep:
                 pace.look(0)
                 self._train_team(team, pace)
                 team.clear()  # their states, before those of the next are made
+
+    def _at_a_time(self, task: str, batching_pays: bool) -> int:
+        """How many runs of a task one program trains."""
+        if TASKS[task].chunk_batches:
+            return 1  # what is read of the data differs from run to run
+        return self.together or (GPU_TOGETHER.get(task, 1) if batching_pays else 1)
 
     def _trainers(self, jobs: list[Job]) -> "Iterator[tuple[Job, Trainer]]":
         """A trainer of each job that can be trained, made when its turn comes."""
