@@ -4,11 +4,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
+from xla import device
 from xla.device import select_device
+from xla.program_cache import Program
 
 ROOT = Path(__file__).resolve().parent.parent
 # JAX's CUDA packages on a machine without a driver, as JAX meets them.
@@ -82,3 +86,57 @@ def test_what_the_environment_asks_for_gives_way_to_the_command_line():
     (line,), errors = selected("auto", JAX_PLATFORM_NAME="gpu")
     assert line.startswith("missing: JAX finds no device") and "unset JAX_PLATFORM_NAME" in line
     assert errors == ""
+
+
+@pytest.fixture
+def as_before(monkeypatch):
+    """What `select_device` sets is as it was, after the test."""
+    monkeypatch.setattr(device, "_OPTIONS", {})
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "")  # so that it is put back
+    del os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"]
+    return monkeypatch
+
+
+def test_a_gpu_is_told_to_be_deterministic_whatever_was_compiled_before(as_before):
+    """With the program, that is: XLA reads its flags once, when it compiles for the first time."""
+    flags = os.environ.get("XLA_FLAGS")
+    told = []
+
+    class Lowered:
+        def compile(self, compiler_options):
+            told.append(compiler_options)
+            return lambda x: x
+
+    for deterministic in (False, True):
+        select_device("auto", deterministic)
+        program = Program(abs, tuple)
+        as_before.setattr(program, "jitted", SimpleNamespace(lower=lambda x: Lowered()))
+        with as_before.context() as patch:
+            patch.setattr(jax, "default_backend", lambda: "gpu")
+            program(np.float32(1))
+    assert told == [{}, {"xla_gpu_deterministic_ops": True}]
+    as_before.setattr(jax, "default_backend", lambda: "cpu")
+    assert device.compiler_options() == {}
+    assert os.environ.get("XLA_FLAGS") == flags
+
+
+def test_a_gpus_memory_is_not_reserved_unless_asked_for(as_before):
+    select_device("auto")
+    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    as_before.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
+    select_device("auto")
+    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "true"
+
+
+def test_what_is_not_finite_is_found_in_one_transfer(monkeypatch):
+    state = {name: np.ones(3, "float32") for name in ("b", "W", "c", "d")}
+    state["W"][1], state["c"][2] = np.nan, np.inf
+    fetched = []
+
+    def fetch(array, plain=np.asarray):
+        fetched.append(array)
+        return plain(array)
+
+    monkeypatch.setattr(device, "np", SimpleNamespace(asarray=fetch))
+    assert device.not_finite(state, ["d", "c", "W"]) == ["W", "c"]
+    assert len(fetched) == 1

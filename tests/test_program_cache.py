@@ -14,7 +14,7 @@ import pytest
 from compiling import CONSTANTS
 
 from model import Network
-from xla import program_cache, program_files
+from xla import device, program_cache, program_files
 from xla.device import to_device, to_host
 from xla.masks import mask_state
 from xla.program_cache import ROOT, SOURCES, Program, ProgramCache
@@ -307,3 +307,23 @@ def test_only_so_many_programs_are_cached(tmp_path):
     for n in range(4):
         assert Counted(ProgramCache(tmp_path, most=2), fact=n).traces(f4(1)) == 1
         assert len(list(tmp_path.iterdir())) == min(n + 1, 2)
+
+
+def test_a_gpus_programs_are_kept_if_they_can_be_read(tmp_path, monkeypatch):
+    """Its kind and driver, and what XLA is told, are part of the key."""
+    keys = {ProgramCache(None).key()}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    keys.add(ProgramCache(None).key())
+    for name in ("device_name", "compiler_options"):
+        with monkeypatch.context() as patched:
+            patched.setattr(device, name, lambda: "another")
+            keys.add(ProgramCache(None).key())
+    assert len(keys) == 4
+    for expected in (1, 0):
+        assert Counted(ProgramCache(tmp_path)).traces(f4(1)) == expected
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(program_files, "read", refuse)
+        assert Counted(ProgramCache(tmp_path)).traces(f4(1)) == 1
+    assert not list(tmp_path.iterdir())  # JAX's own cache serves

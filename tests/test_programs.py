@@ -8,6 +8,7 @@ import pytest
 from compiling import CONSTANTS, equations
 
 from model import Network
+from xla import device
 from xla.device import to_device, to_host
 from xla.masks import mask_state
 from xla.programs import TestProgram, TrainingProgram
@@ -104,3 +105,27 @@ def test_images_are_not_rearranged_between_convolutions():
         turned.count((2, 1, 3, 0)) == 1 + 3 + 1
     )  # the images, the masks of three layers, the last one's gradient
     assert turned.count((3, 1, 0, 2)) == 1  # what the last one hands to a dense layer
+
+
+def test_a_whole_segment_has_a_known_length_on_a_gpu(monkeypatch):
+    """So it asks the host nothing between batches; what it computes is the same."""
+    monkeypatch.setattr(device, "known_lengths_pay", lambda: True)
+    network = Network("PI_MNIST", "FXP", np.random.RandomState(0), 5, **SMALL)
+    x = np.random.RandomState(3).uniform(size=(8, network.input_size)).astype(f4)
+    t = np.eye(10, dtype=f4)[:8]
+    rows = np.arange(8, dtype="int32").reshape(2, 4)
+    results = []
+    for segment, count in ((2, 2), (3, 2)):  # the second is not whole
+        program = TrainingProgram(network, 4, segment)
+        state = {v.name: v.get_value() for v in network.state} | mask_state(1)
+        static = program.static(CONSTANTS, np.int32(count))
+        assert static["whole"] == (segment == count)
+        filled = np.concatenate([rows, rows])[:segment]
+        arguments = (state, CONSTANTS, x, t, filled, np.int32(0), np.int32(count), None)
+        traced = program.program.jitted.trace(*arguments, **static).jaxpr.jaxpr
+        loops = [e for e in traced.eqns if e.primitive.name in ("while", "scan")]
+        assert [e.params.get("length") for e in loops] == [2 if segment == count else None]
+        device_state, *data = to_device((state, x, t))
+        results.append(to_host(program(device_state, CONSTANTS, *data, rows, 0)))
+    for name, value in results[0].items():
+        np.testing.assert_array_equal(value, results[1][name])

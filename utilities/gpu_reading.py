@@ -49,17 +49,18 @@ def counts(compilation: Compilation) -> Counts:
 
 def launches(thunks: str) -> tuple[int, int]:
     """Launches in the body of the loop, and those outside of CUDA graphs."""
-    _, _, body = thunks.partition("body:")
+    _, _, after = thunks.partition("body:")
     total = outside = 0
     graph: int | None = None
-    for line in body.splitlines():
-        found = re.match(r"( *)\d+: (k\w+)", line)
-        if not found:
-            continue
-        depth = len(found[1])
+    found = [re.match(r"( *)\d+: (k\w+)", line) for line in after.splitlines()]
+    lines = [match for match in found if match]
+    for line in lines:
+        depth = len(line[1])
+        if depth < len(lines[0][1]):
+            break  # after the loop
         if graph is not None and depth <= graph:
             graph = None
-        if found[2] == "kCommandBuffer":
+        if line[2] == "kCommandBuffer":
             graph = depth
         else:
             total += 1

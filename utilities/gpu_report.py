@@ -91,9 +91,9 @@ def described_call(
     constants: dict[str, Any] = {"LR": np.float32(0), "M": np.float32(0)}
     constants |= {"prop_bits": np.int32(bits), "up_bits": np.int32(bits + 2)}
     constants |= {"frequency": np.int32(100), "max_overflow": np.float64(0)}
-    static = {"tf32": training.narrow(constants)}
     state |= mask_state(0)
     count = np.int32(segment)
+    static = training.static(constants, count)
     if kind == "train":
         return training.program, (state, constants, x, t, rows, first, count, None), static
     k = TOGETHER.get(task, 2)

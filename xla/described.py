@@ -18,6 +18,7 @@ from jax.experimental import topologies
 
 from errors import MissingPackage
 from xla import cuda_installed, stderr_aside
+from xla.device import compiler_options
 from xla.program_cache import Program
 
 
@@ -75,15 +76,15 @@ def compile_for(
         topology = topologies.get_topology_desc(
             "gpu", "cuda", target_config=description, topology="1x1x1"
         )
-    device = jax.sharding.SingleDeviceSharding(topology.devices[0])
+    sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
 
     def described(value: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(np.shape(value), value.dtype, sharding=device)
+        return jax.ShapeDtypeStruct(np.shape(value), value.dtype, sharding=sharding)
 
     lowered = program.jitted.lower(*jax.tree.map(described, arguments), **static)
     with tempfile.TemporaryDirectory() as folder:
         # Autotuning would measure on the device.
-        options: dict[str, str | bool] = {"xla_gpu_autotune_level": "0", "xla_dump_to": folder}
+        options = compiler_options() | {"xla_gpu_autotune_level": "0", "xla_dump_to": folder}
         with stderr_aside():
             compiled = lowered.compile(compiler_options=options)
         kernels, thunks = _dumped(Path(folder))

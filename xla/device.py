@@ -25,6 +25,7 @@ SETTLED = {
     "jax_threefry_partitionable": True,
     "jax_transfer_guard": "allow",
 }
+_OPTIONS: dict[str, str | bool] = {}  # of XLA's compiler for GPUs
 
 
 def select_device(
@@ -48,9 +49,9 @@ def select_device(
     """
     for setting, value in SETTLED.items():
         jax.config.update(setting, value)
-    if deterministic:
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true"
+    _OPTIONS["xla_gpu_deterministic_ops"] = deterministic
+    # A run needs under 2 GB; JAX would take three quarters of the memory there is.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if name != "auto":
         jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[name])
         jax.config.update("jax_platform_name", "")  # as JAX_PLATFORM_NAME may have it
@@ -145,6 +146,26 @@ def batching_pays() -> bool:
     return jax.default_backend() != "cpu"
 
 
+def known_lengths_pay() -> bool:
+    """Whether a loop is faster if its length is part of the program."""
+    return jax.default_backend() != "cpu"
+
+
+def compiler_options() -> dict[str, str | bool]:
+    """What XLA is to be told when it compiles, as `select_device` has been told."""
+    if jax.default_backend() == "cpu":
+        return {}
+    return {name: value for name, value in _OPTIONS.items() if value}
+
+
+def compiled_for() -> list[str]:
+    """What a compiled program depends on besides the processor: on a GPU, GPU and driver."""
+    if jax.default_backend() == "cpu":
+        return []
+    device = jax.devices()[0]
+    return [device_name(), device.client.platform_version, repr(compiler_options())]
+
+
 def to_device(tree: Any) -> Any:
     """Arrays on the device, copied: what is donated later must not be the caller's."""
     return jax.device_put(tree, may_alias=False)
@@ -161,10 +182,13 @@ def wait(tree: Any) -> Any:
 
 
 @jax.jit
-def _finite(state: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {name: jnp.isfinite(v).all() for name, v in state.items()}
+def _finite(arrays: list[jax.Array]) -> jax.Array:
+    """Whether each is; one array, which is one transfer."""
+    return jnp.stack([jnp.isfinite(v).all() for v in arrays])
 
 
 def not_finite(state: Mapping[str, jax.Array], names: Iterable[str]) -> list[str]:
     """Those of the named state arrays that hold a NaN or an infinity."""
-    return [name for name, good in _finite({n: state[n] for n in names}).items() if not good]
+    names = sorted(names)
+    good = np.asarray(_finite([state[name] for name in names]))
+    return [name for name, is_good in zip(names, good, strict=True) if not is_good]

@@ -1,8 +1,8 @@
 """Compiled programs on disk, each under a digest of all that it is made from.
 
 A run that finds its programs there neither traces nor compiles them, which takes
-seconds to minutes. JAX's own cache needs the traced program; it serves where this one
-has not been tried, on GPUs.
+seconds to minutes. JAX's own cache needs the traced program; on GPUs it is there as
+well, in case that this one cannot read what it has written.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import numpy as np
 import pytensor
 from jax.stages import Compiled
 
-from xla import program_files
+from xla import device, program_files
 
 ROOT = Path(__file__).resolve().parent.parent
 # Every module of this repository that is imported where a program is built and traced.
@@ -111,6 +111,7 @@ class ProgramCache:
             *versions,
             _processor(),
             f"{_threads()} cores",
+            *device.compiled_for(),
             *map(repr, facts),
         )
 
@@ -127,7 +128,10 @@ class ProgramCache:
         if self.folder is None:
             return
         with contextlib.suppress(Exception):  # a program that cannot be cached can still be used
-            program_files.write(self.folder, self.key(*facts), program)
+            key = self.key(*facts)
+            program_files.write(self.folder, key, program)
+            if jax.default_backend() != "cpu":  # where nobody has tried whether it can be read
+                program_files.remove_unreadable(self.folder, key)
             program_files.remove_oldest(self.folder, self.most)
 
 
@@ -159,8 +163,8 @@ def cache_programs() -> None:
     except (OSError, RuntimeError):
         jax.config.update("jax_compilation_cache_dir", None)  # JAX would complain again and again
         return
+    PROGRAMS.folder = folder
     if jax.default_backend() == "cpu":
-        PROGRAMS.folder = folder
         # JAX cannot write out once more what it has read from its own cache.
         jax.config.update("jax_compilation_cache_dir", None)
         return
@@ -260,7 +264,8 @@ class Program:
             program = self.cache.load(*facts)
             if program is None:
                 with self.cache.compiling():
-                    program = self.jitted.lower(*arguments, **static).compile()
+                    lowered = self.jitted.lower(*arguments, **static)
+                    program = lowered.compile(compiler_options=device.compiler_options())
                 self.cache.save(program, *facts)
             self._compiled[kind] = program
         return self._compiled[kind](*arguments)

@@ -81,6 +81,14 @@ def remove_oldest(folder: Path, most: int) -> None:
         old.unlink()
 
 
+def remove_unreadable(folder: Path, key: str) -> None:
+    """Remove the program of a key that was just written, if it cannot be read."""
+    try:
+        read(folder, key)
+    except Exception:
+        (folder / f"program-{key}").unlink()
+
+
 def is_safe(status: os.stat_result) -> bool:
     """Whether a file or folder belongs to this user, and nobody else can write it."""
     others = stat.S_IWGRP | stat.S_IWOTH

@@ -83,7 +83,7 @@ class TrainingProgram:
         def describe() -> tuple:
             return kind, self.network.description, self._batch_size, self.segment, self.masks
 
-        return Program(function, describe, donate=0, static=("tf32",), cache=cache)
+        return Program(function, describe, donate=0, static=("tf32", "whole"), cache=cache)
 
     def __call__(
         self,
@@ -113,8 +113,8 @@ class TrainingProgram:
         """
         rows, masks, count = self._filled_up(rows, masks)
         before = np.int32(batches)
-        tf32 = self.narrow(constants)
-        return self.program(state, constants, x, t, rows, before, count, masks, tf32=tf32)
+        static = self.static(constants, count)
+        return self.program(state, constants, x, t, rows, before, count, masks, **static)
 
     def together(self, calls: Sequence[tuple]) -> list[State]:
         """What `__call__` gives for each of several argument tuples, as one program.
@@ -128,10 +128,19 @@ class TrainingProgram:
         pairs = zip(rows, masks, strict=True)
         rows, masks, counts = zip(*(self._filled_up(*pair) for pair in pairs), strict=True)
         before = tuple(map(np.int32, batches))
-        tf32 = self.narrow(constants[0])
+        static = self.static(constants[0], counts[0])
         return self.team_program(
-            states, constants, x[0], t[0], rows, before, counts[0], masks, tf32=tf32
+            states, constants, x[0], t[0], rows, before, counts[0], masks, **static
         )
+
+    def static(self, constants: Constants, count: np.int32) -> dict[str, bool]:
+        """What tells the programs apart: whether in TF32, and whether of a whole segment.
+
+        A GPU asks the host after each batch whether there is another, unless their
+        number is part of the program.
+        """
+        whole = device.known_lengths_pay() and count == self.segment
+        return {"tf32": self.narrow(constants), "whole": bool(whole)}
 
     def narrow(self, constants: Constants) -> bool:
         """Whether the step in TF32 serves these constants (see `products`)."""
@@ -175,6 +184,7 @@ class TrainingProgram:
         count: jax.Array,
         masks: Any,
         tf32: bool = False,
+        whole: bool = False,
     ) -> State:
         """`__call__`, as it is traced."""
         self.compilations += 1
@@ -192,7 +202,7 @@ class TrainingProgram:
             return state | dict(zip(updated, step(values, state), strict=True))
 
         with jax.default_matmul_precision("highest"):
-            return lax.fori_loop(0, count, batch, state)
+            return lax.fori_loop(0, np.int32(self.segment) if whole else count, batch, state)
 
     def _run_together(
         self,
@@ -205,12 +215,13 @@ class TrainingProgram:
         count: jax.Array,
         masks: Any,
         tf32: bool = False,
+        whole: bool = False,
     ) -> list[State]:
         """`together`, as it is traced."""
 
         def one(member: tuple) -> State:
             state, constants, rows, batches, masks = member
-            return self._run(state, constants, x, t, rows, batches, count, masks, tf32)
+            return self._run(state, constants, x, t, rows, batches, count, masks, tf32, whole)
 
         members = zip(states, constants, rows, batches, masks, strict=True)
         stacked = jax.tree.map(lambda *a: jnp.stack(a), *members)
