@@ -22,14 +22,14 @@ from jax.extend.core import primitives
 HIGHEST = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
 
 
-def off_by_a_bit(x):
-    """x, a quarter of it one unit in the last place nearer to zero, a quarter further off.
+def off(x, units):
+    """x, a quarter of it some units in the last place nearer to zero, a quarter further off.
 
     Which of it is decided by its bits. Zeros, subnormal numbers, infinities and NaN stay.
     """
     bits = lax.bitcast_convert_type(x, f"int{8 * x.dtype.itemsize}")
     mixed = (bits ^ (bits >> 7) ^ (bits >> 13)) & 3
-    step = (mixed == 1).astype(bits.dtype) - (mixed == 2).astype(bits.dtype)
+    step = units * ((mixed == 1).astype(bits.dtype) - (mixed == 2).astype(bits.dtype))
     size = jnp.abs(x)
     limits = jnp.finfo(x.dtype)
     inside = (size > limits.smallest_normal) & (size < limits.max)
@@ -42,8 +42,8 @@ def tf32_or_nan(x):
     return jnp.where(rounded == x, rounded, jnp.float32(jnp.nan))
 
 
-def approximate(*dtypes):
-    """Results of these types err in the last bit."""
+def approximate(units, *dtypes):
+    """Results of these types err by up to so many units in the last place."""
 
     def deviation(plain, note):
         def bind(*operands, **options):
@@ -51,7 +51,7 @@ def approximate(*dtypes):
             if out.dtype not in dtypes:
                 return out
             note()
-            return off_by_a_bit(out)
+            return off(out, units)
 
         return bind
 
@@ -102,9 +102,11 @@ def no_rounding_in_between():
 # What a GPU may do: the primitives that are others, and in which way.
 DEVIATIONS = {
     "tf32": lambda: dict.fromkeys(("dot_general_p", "conv_general_dilated_p"), product_in_tf32),
-    "div": lambda: {"div_p": approximate("float32")},
-    "sqrt": lambda: dict.fromkeys(("sqrt_p", "rsqrt_p"), approximate("float32")),
-    "exp": lambda: dict.fromkeys(("exp_p", "exp2_p", "log_p"), approximate("float32", "float64")),
+    "div": lambda: {"div_p": approximate(2, "float32")},
+    "sqrt": lambda: dict.fromkeys(("sqrt_p", "rsqrt_p"), approximate(1, "float32")),
+    "exp": lambda: dict.fromkeys(
+        ("exp_p", "exp2_p", "log_p"), approximate(2, "float32", "float64")
+    ),
     "convert": no_rounding_in_between,
 }
 
