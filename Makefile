@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN = .venv/bin
 GPU_CHECK = .venv/gpu-check/bin
+# What `make gpu` takes: it installs nothing. GPU_OPTIONS are of python -m utilities.gpu_day.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help demo test soak gpu-check lint clean
+.PHONY: help demo test soak gpu-check gpu lint clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +23,9 @@ gpu-check: .venv/gpu-check  ## what XLA makes for GPUs, without one: checks and 
 	$(GPU_CHECK)/python -m pytest -m soak tests/test_gpu_code.py
 	$(GPU_CHECK)/python -m utilities.gpu_report --device h100
 	$(GPU_CHECK)/python -m utilities.gpu_report --device a100
+
+gpu:  ## where a GPU is: tests on it, the benchmark, the paper's table, a report
+	$(GPU_PYTHON) -m utilities.gpu_day $(GPU_OPTIONS)
 
 lint: .venv/dev  ## style and types
 	$(BIN)/ruff check

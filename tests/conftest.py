@@ -19,7 +19,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 # Without a GPU, JAX's CUDA packages are nothing that programs need to mention.
-if not Path("/dev/nvidiactl").exists():
+if not Path("/dev/nvidiactl").exists() and os.environ.get("TEST_DEVICE") != "gpu":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 ROOT = Path(__file__).resolve().parent.parent
 # main.py with a checkpoint after every segment, for python -c.
