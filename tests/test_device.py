@@ -92,8 +92,9 @@ def test_what_the_environment_asks_for_gives_way_to_the_command_line():
 def as_before(monkeypatch):
     """What `select_device` sets is as it was, after the test."""
     monkeypatch.setattr(device, "_OPTIONS", {})
-    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "")  # so that it is put back
-    del os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"]
+    for name in device.GPU_SETTINGS:
+        monkeypatch.setenv(name, "")  # so that it is put back
+        del os.environ[name]
     return monkeypatch
 
 
@@ -120,12 +121,15 @@ def test_a_gpu_is_told_to_be_deterministic_whatever_was_compiled_before(as_befor
     assert os.environ.get("XLA_FLAGS") == flags
 
 
-def test_a_gpus_memory_is_not_reserved_unless_asked_for(as_before):
+def test_what_the_environment_says_of_a_gpu_stays(as_before):
+    """Memory is not reserved, and products of small integers are exact, unless it says so."""
     select_device("auto")
-    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
-    as_before.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "true")
+    expected = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_ENABLE_WINOGRAD_NONFUSED": "0"}
+    assert {name: os.environ[name] for name in expected} == expected
+    for name in expected:
+        as_before.setenv(name, "1")
     select_device("auto")
-    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "true"
+    assert {os.environ[name] for name in expected} == {"1"}
 
 
 def test_what_is_not_finite_is_found_in_one_transfer(monkeypatch):

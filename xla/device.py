@@ -25,6 +25,13 @@ SETTLED = {
     "jax_threefry_partitionable": True,
     "jax_transfer_guard": "allow",
 }
+# What XLA for GPUs is told through the environment, unless it says something already.
+GPU_SETTINGS = {
+    # A run needs under 2 GB; JAX would take three quarters of the memory there is.
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    # Convolutions by Winograd's method round between their products, also of small integers.
+    "TF_ENABLE_WINOGRAD_NONFUSED": "0",
+}
 _OPTIONS: dict[str, str | bool] = {}  # of XLA's compiler for GPUs
 
 
@@ -50,8 +57,8 @@ def select_device(
     for setting, value in SETTLED.items():
         jax.config.update(setting, value)
     _OPTIONS["xla_gpu_deterministic_ops"] = deterministic
-    # A run needs under 2 GB; JAX would take three quarters of the memory there is.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    for setting, value in GPU_SETTINGS.items():
+        os.environ.setdefault(setting, value)
     if name != "auto":
         jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[name])
         jax.config.update("jax_platform_name", "")  # as JAX_PLATFORM_NAME may have it
@@ -163,7 +170,8 @@ def compiled_for() -> list[str]:
     if jax.default_backend() == "cpu":
         return []
     device = jax.devices()[0]
-    return [device_name(), device.client.platform_version, repr(compiler_options())]
+    settings = [os.environ.get(name) for name in GPU_SETTINGS]
+    return [device_name(), device.client.platform_version, f"{compiler_options()} {settings}"]
 
 
 def to_device(tree: Any) -> Any:
