@@ -33,6 +33,7 @@ condition:
         004: kCustomKernel [source] loop_add_fusion
         005: kGemm [source] gemm
     006: kMemcpy [source] copy
+007: kCustomKernel [prev=002] after_the_loop
 """
 
 
@@ -41,6 +42,12 @@ def test_a_batch_is_counted():
     assert found == reading.Counts(
         kernels=3, outside=1, moved=4 * (784 * 10 + 100 * 10), full=1, tf32=2
     )
+
+
+def test_launches_of_a_loop_that_is_in_a_graph():
+    inside = "".join(f"    {line}\n" for line in THUNKS.splitlines())
+    assert reading.launches(THUNKS) == (3, 1)
+    assert reading.launches("000: kCommandBuffer [source]\n" + inside) == (3, 0)
 
 
 def test_a_rate_that_is_divided_again_unrounded_is_found():

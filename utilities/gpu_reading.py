@@ -49,7 +49,8 @@ def counts(compilation: Compilation) -> Counts:
 
 def launches(thunks: str) -> tuple[int, int]:
     """Launches in the body of the loop, and those outside of CUDA graphs."""
-    _, _, after = thunks.partition("body:")
+    before, _, after = thunks.partition("body:")
+    in_one = re.search(r"^ +\d+: kWhile", before, re.M)  # the loop itself is in a graph
     total = outside = 0
     graph: int | None = None
     found = [re.match(r"( *)\d+: (k\w+)", line) for line in after.splitlines()]
@@ -65,7 +66,7 @@ def launches(thunks: str) -> tuple[int, int]:
         else:
             total += 1
             outside += graph is None
-    return total, outside
+    return total, 0 if in_one else outside
 
 
 def products(hlo: str) -> Counter[bool]:
