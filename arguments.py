@@ -36,8 +36,8 @@ def parser(description: str | None) -> terminal.Parser:
         help=f"{formats}. Of the following arguments it needs the first so many: {needs}; the "
         "others are ignored",
     )
-    for k, number in enumerate(NUMBERS):
-        users = ", ".join(name for name, a in FORMAT_ARGUMENTS.items() if a.needs > k)
+    for number in NUMBERS:
+        users = ", ".join(name for name, a in FORMAT_ARGUMENTS.items() if number in a.numbers)
         limits = f"{number.low}..{number.high}"
         text = f"{users}: {number.help} ({limits})".replace("%", "%%")
         result.add_argument(number.argument, nargs="?", help=text)
@@ -151,6 +151,6 @@ def parse(arguments: list[str], description: str | None = None) -> argparse.Name
         )
     except SettingsError as error:
         command.error(error)
-    if ignored := given[FORMAT_ARGUMENTS[a.FORMAT].needs :]:
+    if ignored := FORMAT_ARGUMENTS[a.FORMAT].needless(given):
         terminal.say("main.py", f"{a.FORMAT} ignores {' '.join(ignored)}")
     return a

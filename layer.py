@@ -16,7 +16,8 @@ import pytensor.tensor as pt
 from pytensor.tensor.sharedvar import TensorSharedVariable as Shared
 from pytensor.tensor.variable import TensorVariable as Tensor
 
-from format import FLP, Ranges, Signals
+from format import FLP
+from ranges import Ranges, Signals
 from xla import ops
 from xla.layout import flat, published_shape
 from xla.products import product
@@ -218,8 +219,8 @@ class Layer:
         b_rate = LR * np.float32(self.b_LR_scale)
         dW = momentum(s["update_w"].observe(self.update_W), gradients.dEdW, w_rate, M)
         db = momentum(s["update_b"].observe(self.update_b), gradients.dEdb, b_rate, M)
-        update_W = s["update_w"].quantize(dW)
-        update_b = s["update_b"].quantize(db)
+        update_W = s["update_w"].store(dW)
+        update_b = s["update_b"].store(db)
         W = s["w"].store(self.W + update_W)
         norm = column_norm(W)
         clipped = pt.clip(norm, np.float32(0), np.float32(self.max_col_norm))

@@ -10,11 +10,13 @@ from numpy.random import RandomState
 from pytensor.tensor.sharedvar import TensorSharedVariable as Shared
 from pytensor.tensor.variable import TensorVariable as Tensor
 
-from format import FORMATS
+from format import FORMATS, SIGNALS
 from layer import Gradients, Layer, Seen
 from layers import ConvMaxout, DenseMaxout, Softmax
+from ranges import STORED
 from xla import ops
 from xla.layout import flat
+from xla.rounding import Draws
 
 N_CLASSES = 10
 Options = dict[str, Any]
@@ -113,7 +115,11 @@ class Network:
     ----------
     description
         Tells networks apart whose compiled programs differ.
+    draws
+        The generator of random rounding, if the format is random.
     """
+
+    draws: Draws | None = None
 
     def __init__(
         self,
@@ -127,6 +133,10 @@ class Network:
         self.description = (task, number_format, sorted(size.items()))
         common = {"number_format": self.format, "rng": rng, "initial_range": initial_range}
         self.layers = NETWORKS[task](**common, **size)
+        if self.format.random:
+            self.draws = Draws((len(self.layers), len(SIGNALS), STORED))
+            for k, layer in enumerate(self.layers):
+                layer.ranges.keys = self.draws.keys[k]
 
     @cached_property
     def errors(self) -> Shared:
@@ -153,7 +163,8 @@ class Network:
     @property
     def state(self) -> list[Shared]:
         """Every shared variable, first layer first."""
-        return [*(v for layer in self.layers for v in layer.state), self.errors, self.loss]
+        drawn = [self.draws.key] if self.draws else []
+        return [*(v for layer in self.layers for v in layer.state), self.errors, self.loss, *drawn]
 
     def training_inputs(self, batch_size: int) -> dict[str, Tensor]:
         """The inputs of a training step by name.
@@ -220,6 +231,8 @@ class Network:
         updates: dict[Shared, Tensor] = {}
         for layer, (seen, gradients) in zip(self.layers, passes, strict=True):
             updates |= layer.updates(seen.signals, gradients, *scalars)
+        if self.draws:
+            updates |= self.draws.updates()
         return updates | self.seen_in_training(passes[-1][0], inputs["t"])
 
     def seen_in_training(self, last: Seen, t: Tensor) -> dict[Shared, Tensor]:

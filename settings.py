@@ -5,6 +5,7 @@ entry in tasks.TASKS and in model.NETWORKS, a further format one in FORMAT_ARGUM
 format.FORMATS.
 """
 
+import itertools
 import math
 import re
 from dataclasses import asdict, dataclass
@@ -105,22 +106,55 @@ class FormatArguments:
     needs
         How many of NUMBERS it needs.
     published
-        Those of the paper's table.
+        Those of the paper's table, or of the nearest format that it has.
     about
         What it is, in a few words.
+    ignored
+        Names of those among the first `needs` that it ignores: its bit-widths are its own.
     """
 
     needs: int
     published: tuple[int | float, ...]
     about: str
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """Those of NUMBERS that decide something."""
+        return tuple(n for n in NUMBERS[: self.needs] if n.name not in self.ignored)
+
+    def needless(self, words: list[str]) -> list[str]:
+        """Those of the words after FORMAT that are ignored; NONE need not be told."""
+        pairs = itertools.zip_longest(words, NUMBERS)
+        return [word for word, n in pairs if word not in (None, NONE) and n not in self.numbers]
+
+    def taken(self, name: str) -> str:
+        """What the format of this name takes, where that is not plain; else nothing."""
+        if not self.ignored:
+            return ""
+        all_of_it = " ".join(number.argument for number in NUMBERS[: self.needs])
+        ignored = " ".join(n.argument for n in NUMBERS if n.name in self.ignored)
+        return f" ({name} takes {all_of_it} and ignores {ignored})"
 
 
+NONE = "-"  # what a command line has in place of a number that is ignored
+WIDTHS = ("prop_bits", "up_bits")
+FIXED = (5, 19, 19)
+DYNAMIC = (5, 9, 11, 100, 0.0001, 2)
 FORMAT_ARGUMENTS = {
     "FLP": FormatArguments(0, (), "float32"),
     "HFLP": FormatArguments(0, (), "half precision"),
-    "FXP": FormatArguments(3, (5, 19, 19), "fixed point"),
-    "DFXP": FormatArguments(6, (5, 9, 11, 100, 0.0001, 2), "dynamic fixed point"),
+    "FXP": FormatArguments(3, FIXED, "fixed point"),
+    "DFXP": FormatArguments(6, DYNAMIC, "dynamic fixed point"),
+    "FXPR": FormatArguments(3, FIXED, "FXP, stored at random"),
+    "DFXPR": FormatArguments(6, DYNAMIC, "DFXP, stored at random"),
+    "BF16": FormatArguments(0, (), "bfloat16"),
+    "E4M3": FormatArguments(0, (), "8-bit float"),
+    "E5M2": FormatArguments(0, (), "8-bit float"),
+    "E4M3S": FormatArguments(6, DYNAMIC, "E4M3, scaled", WIDTHS),
+    "E5M2S": FormatArguments(6, DYNAMIC, "E5M2, scaled", WIDTHS),
 }
+PAPER = ("FLP", "HFLP", "FXP", "DFXP")  # those that the paper has
 
 
 @dataclass(frozen=True)
@@ -162,16 +196,21 @@ class Settings:
         """From words of the command line; those that the format does not need are left out."""
         known(task, TASKS, "TASK")
         known(format, FORMAT_ARGUMENTS, "FORMAT")
-        needed = NUMBERS[: FORMAT_ARGUMENTS[format].needs]
+        arguments = FORMAT_ARGUMENTS[format]
+        needed = NUMBERS[: arguments.needs]
         if missing := needed[len(numbers) :]:
             names = " ".join(number.argument for number in missing)
-            raise SettingsError(f"{format} needs {names} as well")
+            raise SettingsError(f"{format} needs {names} as well{arguments.taken(format)}")
         values = {}
         for number, text in zip(needed, numbers, strict=False):
+            if number.name in arguments.ignored:
+                continue
             try:
                 values[number.name] = number.parse(text)
             except SettingsError as error:
-                raise SettingsError(f"{number.argument}: {error}") from None
+                raise SettingsError(
+                    f"{number.argument}: {error}{arguments.taken(format)}"
+                ) from None
         return cls(task, format, **values, **options)  # type: ignore[arg-type]
 
     @classmethod
@@ -179,8 +218,9 @@ class Settings:
         """With the numbers of the paper's table, but for those among the options."""
         known(task, TASKS, "TASK")
         known(format, FORMAT_ARGUMENTS, "FORMAT")
-        numbers = zip(NUMBERS, FORMAT_ARGUMENTS[format].published, strict=False)
-        values = {number.name: value for number, value in numbers}
+        arguments = FORMAT_ARGUMENTS[format]
+        numbers = zip(NUMBERS, arguments.published, strict=False)
+        values = {n.name: value for n, value in numbers if n in arguments.numbers}
         return cls(task, format, **values | options)  # type: ignore[arg-type]
 
     @property
@@ -191,7 +231,7 @@ class Settings:
     @property
     def numbers(self) -> dict[str, int | float]:
         """The numbers that the format needs, by name."""
-        needed = NUMBERS[: FORMAT_ARGUMENTS[self.format].needs]
+        needed = FORMAT_ARGUMENTS[self.format].numbers
         return {number.name: getattr(self, number.name) for number in needed}
 
     def frequency_remark(self, batches: int) -> str | None:
@@ -224,7 +264,9 @@ class Settings:
 
     def command(self, seed: bool = True) -> list[str]:
         """The command line of the run, from main.py on; without its seed if so told."""
-        words = ["main.py", self.task, self.format, *map(str, self.numbers.values())]
+        positions = NUMBERS[: FORMAT_ARGUMENTS[self.format].needs]
+        numbers = [str(self.numbers.get(number.name, NONE)) for number in positions]
+        words = ["main.py", self.task, self.format, *numbers]
         if self.epochs is not None:
             words += ["--epochs", str(self.epochs)]
         if seed and self.seed != SEED:

@@ -24,6 +24,7 @@ from tasks import TASKS
 from xla.device import device_failures, not_finite, to_device, to_host
 from xla.masks import mask_state
 from xla.programs import TestProgram, TrainingProgram
+from xla.rounding import rounding_state
 
 RANGE_INITIALISATION_BITS = 31
 
@@ -89,7 +90,8 @@ class Trainer:
         self.feed = Feed(data.train, self.order, self.task, self.batch_size, on_device)
         self.evaluation = Evaluation(testing, data, settings.prop_bits, self.segment, on_device)
         state = {v.name: v.get_value() for v in self.network.state}
-        self.state = to_device(state | mask_state(settings.seed))
+        draws = rounding_state(settings.seed) if self.network.draws else {}
+        self.state = to_device(state | mask_state(settings.seed) | draws)
 
     # Runs.
 

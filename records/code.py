@@ -45,6 +45,7 @@ SOURCES = (
     "layer.py",
     "layers.py",
     "model.py",
+    "ranges.py",
     "snapshots.py",
     "steps.py",
     "streams.py",
@@ -62,6 +63,7 @@ SOURCES = (
     "xla/pooling.py",
     "xla/products.py",
     "xla/programs.py",
+    "xla/rounding.py",
     "xla/statistics.py",
 )
 # Read when the program starts: what is written there later is not what runs.

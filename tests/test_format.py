@@ -12,7 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import format as number_formats
-from format import FORMATS, SIGNALS, Ranges
+import ranges as signal_ranges
+from format import FORMATS, SIGNALS
+from ranges import Ranges
 from xla.graphs import compiled
 from xla.statistics import total_counts
 
@@ -55,10 +57,10 @@ def quantize(x, nob, noib):
 
 def rates_of(v, nob, noib):
     """The graph of one signal's overflow rates, as Signal and Ranges put it together."""
-    thresholds = number_formats.overflow_thresholds(pt.stack([nob]), pt.stack([noib]))
-    signal = number_formats.Signal(FORMATS["DFXP"], noib, nob, nob, thresholds[0])
+    thresholds = FORMATS["DFXP"].largest(pt.stack([nob]), pt.stack([[noib, noib - 1]]))
+    signal = signal_ranges.Signal(FORMATS["DFXP"], noib, nob, nob, thresholds[0])
     assert signal.observe(v) is v
-    return number_formats.overflow_rates(total_counts(signal.counts), [signal.shape])[0]
+    return signal_ranges.overflow_rates(total_counts(signal.counts), [signal.shape])[0]
 
 
 def overflow_rates(v, nob, noib):
@@ -274,7 +276,7 @@ def next_range_program():
     m = pt.dscalar("m")
     o, o1 = (pt.vector(name, dtype="float64", shape=(1,)) for name in ("o", "o1"))
     run = compiled(
-        {"noib": noib, "o": o, "o1": o1, "m": m}, [], [number_formats.next_range(noib, o, o1, m)]
+        {"noib": noib, "o": o, "o1": o1, "m": m}, [], [signal_ranges.next_range(noib, o, o1, m)]
     )
     return lambda noib, o, o1, m: int(
         run(
@@ -435,7 +437,7 @@ def test_parameters_are_observed_at_the_width_they_are_stored_with(dynamics_1200
         assert d.state["layer/overflow"].any() == (not due)
 
 
-@pytest.mark.parametrize("name", ["FLP", "HFLP", "FXP"])
+@pytest.mark.parametrize("name", [n for n, f in FORMATS.items() if not f.follows_overflow])
 def test_only_dynamic_formats_update_ranges(name):
     ranges = Ranges("layer", FORMATS[name], 3)
     assert ranges.updates(ranges.signals(None, None), None, None, None) == {}

@@ -231,7 +231,7 @@ def test_updates_of_a_training_step(number_format, k):
 
 def test_the_small_network_is_not_trivial():
     """What the comparisons above rest on: nothing is all zero, ranges move, something saturates."""
-    for number_format in FORMATS:
+    for number_format in ref.FORMATS:
         states, seen = history(number_format)
         for k in range(3):
             for name in STATE:

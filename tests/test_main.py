@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import main
 from files import load_npz
-from settings import NUMBERS, Settings
+from settings import FORMAT_ARGUMENTS, NUMBERS, Settings
 from tasks import TASKS
 
 GOOD = {
@@ -42,6 +42,13 @@ GOOD = {
         "seed": 3,
     },
     "--streams published PI_MNIST --seed 0 HFLP": {"streams": "published", "seed": 0},
+    "PI_MNIST FXPR 5 9 11": {"initial_range": 5, "prop_bits": 9, "up_bits": 11},
+    "PI_MNIST E4M3S 3 - - 10 0.01 0": {
+        "initial_range": 3,
+        "range_update_frequency": 10,
+        "max_overflow": 0.01,
+    },
+    "PI_MNIST BF16": {},
 }
 BAD = [
     "",
@@ -66,6 +73,10 @@ BAD = [
     "PI_MNIST DFXP 5 9 11 100 nan 2",
     "PI_MNIST DFXP 5 9 11 100 inf 2",
     "PI_MNIST DFXP 5 9 11 100 0.1 -1",
+    "PI_MNIST FXPR 5 9",
+    "PI_MNIST DFXPR 5 9 11 100 1.5 2",
+    "PI_MNIST E4M3S",
+    "PI_MNIST E4M3S x 7 7 100 0.0001 2",
     "PI_MNIST FLP --out=",
     "PI_MNIST FLP --data=",
     "PI_MNIST FLP --epochs 0",
@@ -119,6 +130,40 @@ def test_what_a_format_does_not_need_is_ignored_aloud(capsys):
     assert a.settings.init_epochs == 0
     assert capsys.readouterr().err == "main.py: FXP ignores 100 0.0001 2\n"
     assert main.parse("PI_MNIST FLP whatever".split()).settings.format == "FLP"
+    capsys.readouterr()
+    a = main.parse("PI_MNIST E4M3S 5 9 x 100 0.0001 2".split())
+    assert (a.settings.prop_bits, a.settings.up_bits, a.settings.init_epochs) == (31, 31, 2)
+    assert capsys.readouterr().err == "main.py: E4M3S ignores 9 x\n"
+    main.parse("PI_MNIST BF16 5 9".split())
+    assert capsys.readouterr().err == "main.py: BF16 ignores 5 9\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("FXPR 5 9", "FXPR needs UP_BITS as well"),
+        ("DFXPR 5 9 11 100", "DFXPR needs MAX_OVERFLOW INIT_EPOCHS as well"),
+        ("E4M3S 5 100 0.0001 2", "E4M3S needs MAX_OVERFLOW INIT_EPOCHS as well (E4M3S takes "),
+        ("E5M2S 5 - - 100 7 2", "MAX_OVERFLOW: '7' is not a rate from 0 to 1 (E5M2S takes "),
+        ("E5M2S x", "as well (E5M2S takes INITIAL_RANGE PROP_BITS UP_BITS RANGE_UPDATE_FREQ "),
+        ("E5M2S x - - - - -", " MAX_OVERFLOW INIT_EPOCHS and ignores PROP_BITS UP_BITS)"),
+        ("FP8 5", "FORMAT 'FP8' is none of FLP, HFLP, FXP, DFXP, FXPR, "),
+    ],
+)
+def test_errors_say_what_a_format_needs(line, said, capsys):
+    with pytest.raises(SystemExit):
+        main.parse(["PI_MNIST", *line.split()])
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number_format", FORMAT_ARGUMENTS)
+def test_the_command_of_a_run_is_its_settings(number_format):
+    own = Settings.published("PI_MNIST", number_format, epochs=3, seed=7)
+    words = own.command()[1:]
+    assert main.parse(words).settings == own
+    assert own.words()[2:-2] == [word for word in words[2:-4] if word != "-"]
+    assert Settings(**own.as_json()) == own
 
 
 @settings(max_examples=300, deadline=None)

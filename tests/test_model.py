@@ -14,6 +14,7 @@ from pytensor.graph.traversal import ancestors
 import model
 from format import FORMATS, SIGNALS
 from model import Network
+from settings import PAPER
 from tasks import TASKS
 from xla.graphs import to_jax
 from xla.statistics import ColumnNorm, PartialCounts
@@ -202,7 +203,8 @@ def test_no_epochs():
 # --- graphs and their dtypes
 
 SMALL = {"units": 4, "pieces": 3}
-EVERY_GRAPH = [(task, number_format) for task in TASKS for number_format in FORMATS]
+EVERY_GRAPH = [(task, name) for task in TASKS for name in PAPER]
+EVERY_GRAPH += [("PI_MNIST", name) for name in FORMATS if name not in PAPER]
 
 
 def shapes_of(inputs, shared):
@@ -238,12 +240,14 @@ def test_every_task_in_every_format_has_a_training_step(task, number_format):
         "t": (2, 10),
         **{f"mask{k}": (2, width) for k, width in enumerate(widths)},
     }
-    dynamic = ("ranges", "overflow", "epoch_overflow") if number_format == "DFXP" else ()
+    follows = FORMATS[number_format].follows_overflow
+    dynamic = ("ranges", "overflow", "epoch_overflow") if follows else ()
+    drawn = {"rounding/key"} if FORMATS[number_format].random else set()
     assert {v.name for v in updates} == {
         f"layer{k}/{name}"
         for k in range(len(widths))
         for name in ("W", "b", "update_W", "update_b", *dynamic)
-    } | {"training/errors", "training/loss"}
+    } | {"training/errors", "training/loss"} | drawn
     assert types_of(jaxpr.outvars) == [(v.get_value().shape, v.type.dtype) for v in updates]
 
 
@@ -283,14 +287,13 @@ def test_float64_is_where_it_belongs(task, number_format):
     trained = [new for v, new in updates.items() if not v.name.startswith("training/")]
     computed = [v for v in ancestors(trained) if v.owner]
     in_graph = [v for v in computed if v.type.dtype == "float64"]
-    assert all(np.prod(v.type.shape) <= 20 for v in in_graph) and bool(in_graph) == (
-        number_format == "DFXP"
-    )
+    follows = FORMATS[number_format].follows_overflow
+    assert all(np.prod(v.type.shape) <= 20 for v in in_graph) and bool(in_graph) == follows
     assert not {v.type.dtype for v in computed} & {"float16", "complex64", "complex128"}
     norms = [v for v in computed if isinstance(v.owner.op, ColumnNorm)]
     counts = [v for v in computed if isinstance(v.owner.op, PartialCounts)]
     assert len(norms) == len(network.layers)
-    assert len(counts) == (len(network.layers) * len(SIGNALS) if number_format == "DFXP" else 0)
+    assert len(counts) == (len(network.layers) * len(SIGNALS) if follows else 0)
 
     arrays = [(e, v) for e in equations(jaxpr) for v in e.outvars if wide(v) and v.aval.size > 20]
     origins = [(e.primitive.name, v.aval.shape) for e, v in arrays if not any(map(wide, e.invars))]

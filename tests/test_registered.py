@@ -20,11 +20,11 @@ from utilities import benchmark_effort, figures, reproduce, results, sweep
 from xla.program_cache import PROGRAMS
 
 
-class E4M3(format.FLP):
-    """float8 E4M3, as a double of one: a format without numbers of its own."""
+class E3M4(format.FLP):
+    """float8 with four bits of fraction, as a double of one: a format without numbers."""
 
     def significant_bits(self, nob):
-        return 4
+        return 5
 
 
 def tiny(number_format, rng, initial_range):
@@ -43,9 +43,9 @@ def registered(tmp_path_factory):
         patch.setattr(PROGRAMS, "folder", tmp_path_factory.mktemp("programs"))
         patch.setitem(tasks.TASKS, "TINY", TINY)
         patch.setitem(model.NETWORKS, "TINY", tiny)
-        patch.setitem(format.FORMATS, "E4M3", E4M3())
+        patch.setitem(format.FORMATS, "E3M4", E3M4())
         arguments = FormatArguments(needs=0, published=(), about="float8")
-        patch.setitem(settings.FORMAT_ARGUMENTS, "E4M3", arguments)
+        patch.setitem(settings.FORMAT_ARGUMENTS, "E3M4", arguments)
         yield
 
 
@@ -54,9 +54,9 @@ def runs(registered, sample, tmp_path_factory):
     """A folder with runs of TINY, the first trained by main, the others by sweep."""
     words = ["--sample", "--data", str(sample)]
     folder = tmp_path_factory.mktemp("runs")
-    first = folder / Settings("TINY", "E4M3").folder_name(sample=True)
-    assert main.main(["TINY", "E4M3", *words, "--out", str(first)]) == 0
-    line = ["TINY", "FLP,E4M3,DFXP", "5", "31", "9,10", "2", "0.0001", "1", *words]
+    first = folder / Settings("TINY", "E3M4").folder_name(sample=True)
+    assert main.main(["TINY", "E3M4", *words, "--out", str(first)]) == 0
+    line = ["TINY", "FLP,E3M4,DFXP", "5", "31", "9,10", "2", "0.0001", "1", *words]
     assert sweep.main([*line, "--out", str(folder)]) == 0
     return folder
 
@@ -70,17 +70,17 @@ def test_main_and_sweep_train_it(runs):
 
 
 def test_results_show_it_without_an_error_of_the_paper(runs, tmp_path, capsys):
-    fake_run(tmp_path / "real" / "one", 1.0, format="E4M3")  # a task of the paper
-    fake_run(tmp_path / "real" / "two", 2.0, epochs=2, task="TINY", format="E4M3")
+    fake_run(tmp_path / "real" / "one", 1.0, format="E3M4")  # a task of the paper
+    fake_run(tmp_path / "real" / "two", 2.0, epochs=2, task="TINY", format="E3M4")
     assert results.main(["--sample", str(runs)]) == 0
     out = capsys.readouterr().out
-    line = next(line for line in out.splitlines() if line.startswith("main.py TINY E4M3 "))
+    line = next(line for line in out.splitlines() if line.startswith("main.py TINY E3M4 "))
     assert re.split("  +", line)[1] == "2"  # epochs
-    assert "missing: main.py TINY" not in out and "E4M3" not in out.partition("missing")[2]
+    assert "missing: main.py TINY" not in out and "E3M4" not in out.partition("missing")[2]
     table = tmp_path / "t.csv"
     assert results.main([str(tmp_path / "real"), "--csv", str(table)]) == 0
     rows = [row.split(",") for row in table.read_text().splitlines()[1:]]
-    assert [row[0] for row in rows] == ["main.py PI_MNIST E4M3", "main.py TINY E4M3 --epochs 2"]
+    assert [row[0] for row in rows] == ["main.py PI_MNIST E3M4", "main.py TINY E3M4 --epochs 2"]
     assert all(row[4] == "" for row in rows)  # the paper's
 
 
@@ -110,25 +110,25 @@ def test_it_can_be_reproduced(item, scale, tmp_path, capsys):
 def test_the_papers_table_stays_as_it_is(tmp_path, capsys):
     assert reproduce.main(["table", "--dry-run", "--out", str(tmp_path / "none")]) == 0
     out = capsys.readouterr().out
-    assert out.count("waiting") == 16 and "TINY" not in out and "E4M3" not in out
+    assert out.count("waiting") == 16 and "TINY" not in out and "E3M4" not in out
 
 
 def test_a_run_whose_task_is_unknown_is_left_out(tmp_path, capsys, monkeypatch):
     fake_run(tmp_path / "one", 1.0)
     fake_run(tmp_path / "two", 1.0, epochs=2, task="TINY")
-    fake_run(tmp_path / "three", 1.0, format="E4M3")
+    fake_run(tmp_path / "three", 1.0, format="E3M4")
     monkeypatch.delitem(tasks.TASKS, "TINY")
-    monkeypatch.delitem(settings.FORMAT_ARGUMENTS, "E4M3")
+    monkeypatch.delitem(settings.FORMAT_ARGUMENTS, "E3M4")
     assert results.main([str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "'TINY' is none of PI_MNIST, MNIST" in out and "'E4M3' is none of FLP, HFLP" in out
+    assert "'TINY' is none of PI_MNIST, MNIST" in out and "'E3M4' is none of FLP, HFLP" in out
     assert sum(line.startswith("left out: ") for line in out.splitlines()) == 2
 
 
 def test_the_benchmark_measures_it():
     from utilities.benchmark_worker import Training
 
-    network = model.Network("TINY", "E4M3", np.random.RandomState(0))
+    network = model.Network("TINY", "E3M4", np.random.RandomState(0))
     training = Training(network, "TINY", together=1)
     training.first()
     assert training.train() > 0 and training.test() > 0

@@ -62,6 +62,21 @@ def test_lists_and_ranges(text, words):
     assert sweep.expand(text) == words
 
 
+def test_bit_widths_that_a_format_ignores_make_no_more_runs(capsys, monkeypatch):
+    words = ["PI_MNIST", "DFXP,E4M3S", "5", "7,9", "11", "100", "0.0001", "2"]
+    settings = sweep.product(words)
+    assert [(s.format, s.prop_bits) for s in settings] == [
+        ("DFXP", 7),
+        ("DFXP", 9),
+        ("E4M3S", 31),
+    ]
+    monkeypatch.setattr(sweep, "execute", lambda *_: (0, None))
+    assert sweep.main(words) == 0 and capsys.readouterr().err == ""
+    words[1] = "E4M3S,E5M2S"
+    assert sweep.main(words) == 0
+    assert capsys.readouterr().err == "sweep: E4M3S, E5M2S: 7,9 11 is ignored\n"
+
+
 def test_all_combinations_each_once():
     settings = sweep.product(WORDS, seeds=2, epochs=7)
     assert [(s.format, s.seed, s.prop_bits) for s in settings] == [

@@ -33,7 +33,7 @@ import platform
 
 import terminal
 from records import machine
-from settings import FORMAT_ARGUMENTS
+from settings import FORMAT_ARGUMENTS, PAPER
 from tasks import TASKS
 from utilities.benchmark_effort import EFFORTS
 from utilities.benchmark_measure import Plan, Report, measure, measure_layers
@@ -55,9 +55,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--formats",
         nargs="+",
         choices=FORMAT_ARGUMENTS,
-        default=list(FORMAT_ARGUMENTS),
+        default=list(PAPER),
         metavar="FORMAT",
-        help=", ".join(FORMAT_ARGUMENTS),
+        help=f"{', '.join(FORMAT_ARGUMENTS)}; default: {', '.join(PAPER)}",
     )
     parser.add_argument("-o", "--out", type=terminal.path, help="write the report as JSON")
     parser.add_argument("--markdown", type=terminal.path, help="write the table as Markdown, too")

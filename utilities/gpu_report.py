@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from errors import ProgramError
-from settings import FORMAT_ARGUMENTS
+from settings import FORMAT_ARGUMENTS, PAPER
 from tasks import TASKS
 from terminal import Parser, say
 from utilities.gpu_devices import DEVICES, Gpu, gpu
@@ -152,8 +152,9 @@ def parser() -> Parser:
     )
     tasks = ["PI_MNIST", "MNIST", "CIFAR10"]
     result.add_argument("--tasks", nargs="+", choices=TASKS, default=tasks, metavar="TASK")
-    formats = list(FORMAT_ARGUMENTS)
-    result.add_argument("--formats", nargs="+", choices=formats, default=formats, metavar="FORMAT")
+    result.add_argument(
+        "--formats", nargs="+", choices=FORMAT_ARGUMENTS, default=list(PAPER), metavar="FORMAT"
+    )
     result.add_argument("--kinds", nargs="+", choices=KINDS, default=["train"], metavar="KIND")
     result.add_argument("--bits", type=int, choices=range(1, 30), default=9, metavar="BITS")
     return result

@@ -21,7 +21,7 @@ import re
 import terminal
 from data_options import add_own_set, add_sizes, own_set
 from errors import SettingsError
-from settings import EPOCHS, FORMAT_ARGUMENTS, NUMBERS, SEED, STREAMS, Settings, known
+from settings import EPOCHS, FORMAT_ARGUMENTS, NONE, NUMBERS, SEED, STREAMS, Settings, known
 from utilities.sweep_program import GOES_ON, add_options, execute
 
 MOST_RUNS = 100_000
@@ -92,8 +92,10 @@ def main(arguments: list[str]) -> int:
         settings = product(a.words, a.seeds, epochs=a.epochs, streams=a.streams)
     except SettingsError as error:
         parser.error(error)
-    formats = {own.format: FORMAT_ARGUMENTS[own.format].needs for own in settings}
-    if ignored := a.words[2 + max(formats.values()) :]:
+    formats = {own.format: FORMAT_ARGUMENTS[own.format].numbers for own in settings}
+    counting = {number for numbers in formats.values() for number in numbers}
+    pairs = zip(a.words[2:], NUMBERS, strict=False)
+    if ignored := [word for word, n in pairs if n not in counting and word != NONE]:
         terminal.say("sweep", f"{', '.join(formats)}: {' '.join(ignored)} is ignored")
     status, _ = execute("sweep", settings, a, a.stop_after)
     return status

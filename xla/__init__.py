@@ -9,6 +9,7 @@
     pooling              max pooling and its gradient
     statistics           column norms, overflow counts
     masks                dropout masks, drawn on the device
+    rounding             to bfloat16, and at random
     graphs               PyTensor graphs as functions of arrays
     programs             a network's training step and test-time pass, compiled
     program_cache        compiled programs on disk

@@ -35,6 +35,7 @@ SOURCES = tuple(
         "layer.py",
         "layers.py",
         "model.py",
+        "ranges.py",
         "xla/__init__.py",
         "xla/convolution.py",
         "xla/convolution_by_rows.py",
@@ -49,6 +50,7 @@ SOURCES = tuple(
         "xla/program_cache.py",
         "xla/program_files.py",
         "xla/programs.py",
+        "xla/rounding.py",
         "xla/statistics.py",
     )
 )
