@@ -31,6 +31,8 @@ from tasks import TASKS
 from utilities import integer_folder, integer_network
 from utilities.evaluation_report import words
 
+EXPORTED = ("FXP", "DFXP", "FXPR", "DFXPR", "HFLP")  # random or not, its test pass is the same
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
@@ -70,6 +72,11 @@ def read(path: Path) -> SavedNetwork:
     saved = networks.read(path)
     if saved.settings.format == "FLP":
         raise FileError(f"{path} is in FLP: its float32 numbers are no integers of few bits")
+    if saved.settings.format not in EXPORTED:
+        raise FileError(
+            f"{path} is in {saved.settings.format}: only {', '.join(EXPORTED)} have a form in "
+            "integers; its .npz file holds the exact values as float32"
+        )
     if saved.epoch == 0:
         raise FileError(
             f"{path} is the untrained network, whose numbers are not stored in "
