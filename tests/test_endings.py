@@ -31,6 +31,7 @@ PROGRAMS = {
             "evaluate",
             "export",
             "figures",
+            "formats_figure",
             "replay_trace",
             "report",
             "reproduce",
