@@ -32,6 +32,7 @@ PROGRAMS = {
             "export",
             "figures",
             "formats_figure",
+            "gpu_day",
             "replay_trace",
             "report",
             "reproduce",

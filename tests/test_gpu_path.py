@@ -13,7 +13,7 @@ from compiling import run
 from gpu_path import DEVIATIONS
 from test_traces import OWN, recorded
 
-import format as number_formats
+import ranges
 from utilities.replay_trace import main as replay_trace
 from xla import ops, products, statistics
 
@@ -48,7 +48,7 @@ def off_the_path(patch, name):
 
 def rates(counts):
     """The overflow rates of tensors of 1200 elements."""
-    return number_formats.overflow_rates(counts, [(100, 12)] * len(OVERFLOWS))
+    return ranges.overflow_rates(counts, [(100, 12)] * len(OVERFLOWS))
 
 
 # What must be equal to the last bit: of the arrays, and as NumPy has it.

@@ -12,8 +12,8 @@ from compiling import CONSTANTS, run
 from small_network import small_pi_mnist
 from test_traces import OTHERS, OURS, OWN, QUICK, recorded
 
-import format as number_formats
 import main
+import ranges
 from model import Network
 from utilities.replay_trace import main as replay_trace
 from xla import device, ops, products
@@ -41,7 +41,7 @@ def test_quotients_roots_and_roundings():
     squares = np.square(SOME.astype("float64")).sum(axis=0)
     np.testing.assert_array_equal(run(column_norm, SOME), np.sqrt(squares.astype(f4)))
     counts = np.arange(1, 1201, 12, dtype="int32").reshape(50, 2)
-    rates = run(lambda c: number_formats.overflow_rates(c, [(100, 12)] * 50), counts)
+    rates = run(lambda c: ranges.overflow_rates(c, [(100, 12)] * 50), counts)
     np.testing.assert_array_equal(rates, counts.astype(f4) / f4(100) / f4(12))
     halves = np.concatenate([np.arange(-3000, 3000) / f4(2), [f4(0.49999997), f4(8388607.5)]])
     rounded = run(ops.round_half_away_from_zero, halves.astype(f4))

@@ -9,7 +9,7 @@ from small_network import SIZE, small_pi_mnist
 
 import arguments
 from files import load_npz
-from settings import FORMAT_ARGUMENTS
+from tasks import TASKS
 from utilities import figures, paper_figures, reproduce
 
 
@@ -48,7 +48,7 @@ def test_the_small_table_is_the_one_that_results_has():
     }
     results = reproduce.BENCHMARK.parent
     found = [s for s in runs if s.task == "PI_MNIST" and (results / s.folder_name()).is_dir()]
-    assert [s.format for s in found] == list(FORMAT_ARGUMENTS)
+    assert [s.format for s in found] == list(TASKS["PI_MNIST"].paper)
     assert [s.epochs for s in reproduce.wanted("table", "SVHN", small=True)] == [1] * 4
     words = reproduce.shrunk("table", runs)
     assert "40 epochs of MNIST instead of 800" in words and "no SVHN" in words

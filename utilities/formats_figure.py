@@ -7,10 +7,14 @@ printed. Propagations and stored parameters have the same width. FILE ends in .p
 .pdf; the table of the errors goes to stdout, or to --markdown.
 """
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+if not __package__:  # started as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import terminal
 from errors import RunError

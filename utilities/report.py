@@ -184,7 +184,7 @@ def figures(runs: Sequence[Outcome]) -> Html:
 
 
 def comparable(runs: Sequence[Outcome]) -> list[list[Outcome]]:
-    """Runs of the paper's formats on the same task and data, and as long: two at least."""
+    """Runs of formats with the paper's numbers on the same task and data, as long: two at least."""
     groups = []
     for panel in panels([run for run in runs if run.has_papers_numbers]):
         for epochs in sorted({run.epochs for run in panel}, reverse=True):
