@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,11 @@ from typing import IO
 import numpy as np
 
 from errors import FileError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where main.py says so
+    fcntl = None  # type: ignore[assignment]
 
 Arrays = dict[str, np.ndarray]
 
@@ -33,25 +39,81 @@ def write_atomically(
     Raises
     ------
     OSError
-        With the name of the file, whatever failed.
+        With the name of the file, whatever failed; also if a device or a pipe has it.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.ELOOP, "it is no plain file", str(path))
+    partial = None
     try:
-        partial.unlink(missing_ok=True)
-        with open(partial, "xb") as file:  # never through a link that somebody left there
+        partial, file = _begun(path)
+        with file:  # and its lock, until it has its name
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            os.replace(path, previous)
-        os.replace(partial, path)
+            if previous is not None and path.exists():
+                os.replace(path, previous)
+            os.replace(partial, path)
         sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)  # it may be what fills the disk
+            if partial:
+                partial.unlink(missing_ok=True)  # it may be what fills the disk
         if isinstance(error, OSError) and error.filename is None:
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
+
+
+def _begun(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new file beside `path`, locked, under a name that no other process writes to.
+
+    That is the usual name, from which what a killed process left is removed; while somebody else
+    writes there, it is one of this thread's own.
+    """
+    usual = path.with_name(f".{path.name}.partial")
+    if _removed(usual):
+        with contextlib.suppress(FileExistsError):  # somebody else was faster
+            file = open(usual, "xb")  # never through a link that somebody left there
+            if _is_ours(file.fileno(), usual):
+                return usual, file
+            file.close()
+    own = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    own.unlink(missing_ok=True)
+    return own, open(own, "xb")
+
+
+def _removed(partial: Path) -> bool:
+    """Whether nothing has this name, after what no process writes any more is removed."""
+    try:
+        descriptor = no_link(str(partial), os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            return False  # somebody else's
+        partial.unlink(missing_ok=True)
+        return True
+    try:
+        left = _is_ours(descriptor, partial)
+        if left:
+            partial.unlink(missing_ok=True)
+        return left
+    finally:
+        os.close(descriptor)
+
+
+def _is_ours(descriptor: int, path: Path) -> bool:
+    """Whether an open file gets locked, and still has its name; True where there are no locks."""
+    try:
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def no_link(path: str, flags: int) -> int:

@@ -17,7 +17,7 @@ import pytest
 
 import locks
 from errors import FileError, ProgramError, RunError, RunInUse
-from files import file_md5, load_npz, no_link
+from files import file_md5, load_npz, no_link, write_atomically
 from locks import Lock, Owner, locked
 from records.folder import RunFolder
 
@@ -137,6 +137,33 @@ def test_records_and_configurations_are_bounded_plain_files(tmp_path):
     with pytest.raises(OSError, match="metrics.jsonl"):
         run.add({"epoch": 1})
     assert not (tmp_path / "precious").exists()
+
+
+def test_two_writers_of_one_file(tmp_path):
+    """Each has a temporary file of its own; what a killed one left is removed."""
+    path = tmp_path / "a.csv"
+    (tmp_path / ".a.csv.partial").write_bytes(b"left by a killed process")
+
+    def write(file):
+        file.write(b"first")
+        file.flush()
+        write_atomically(path, lambda other: other.write(b"second"))
+        assert path.read_bytes() == b"second"
+        file.write(b", whole")
+
+    write_atomically(path, write)
+    assert path.read_bytes() == b"first, whole" and os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_nothing_but_a_plain_file_is_replaced(tmp_path):
+    """As /dev/null would be, by whoever may."""
+    pipe, link = tmp_path / "pipe.csv", tmp_path / "link.csv"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(OSError, match="it is no plain file"):
+            write_atomically(path, lambda file: file.write(b"a"))
+    assert pipe.is_fifo() and link.is_symlink() and len(os.listdir(tmp_path)) == 2
 
 
 def test_a_lock_that_is_a_link_is_refused(tmp_path):
