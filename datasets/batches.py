@@ -14,6 +14,8 @@ from datasets.parts import CLASSES, Pixels
 from errors import DataError
 
 PUTS = ("PUT", "BINPUT", "LONG_BINPUT")  # what gives an object a number
+BYTES_A_STEP = 128  # at least, in what is longer than so many steps; an image has 3072 bytes
+FEW_STEPS = 100_000
 
 
 def parse_batch(path: Path, content: bytes) -> tuple[Pixels, NDArray[np.int64]]:
@@ -30,7 +32,7 @@ def parse_batch(path: Path, content: bytes) -> tuple[Pixels, NDArray[np.int64]]:
         It is no such batch.
     """
     try:
-        _check_memo(content)
+        _check_steps(content)
         batch = _BatchUnpickler(content).load()
         x = _entry(batch, "data").array
         labels = _entry(batch, "labels")
@@ -65,13 +67,17 @@ def _entry(batch: Any, name: str) -> Any:
     return batch[name if name in batch else name.encode()]
 
 
-def _check_memo(content: bytes) -> None:
-    """ValueError if a pickle counts its objects from anywhere but the beginning.
+def _check_steps(content: bytes) -> None:
+    """ValueError if a pickle takes more memory than images and their labels of its size.
 
-    Python makes room for as many as the largest number says.
+    A step of one byte can make an object of two hundred. And Python makes room for as many
+    numbered objects as the largest number says, wherever it counts from.
     """
-    for put, number, _ in pickletools.genops(content):
-        if put.name in PUTS and (number is None or not 0 <= number <= len(content)):
+    most = FEW_STEPS + len(content) // BYTES_A_STEP
+    for steps, (put, number, _) in enumerate(pickletools.genops(content)):
+        if steps == most:
+            raise ValueError(f"it has more than {most:,} steps")
+        if put.name in PUTS and (number is None or not 0 <= number <= steps):
             raise ValueError(f"it has the number {number}")
 
 

@@ -269,11 +269,18 @@ def test_official_addresses():
     )
 
 
-def test_a_batch_that_makes_room_for_anything_is_refused(tmp_path):
-    """Of 20 bytes, an object with the number 2^31."""
-    content = b"\x80\x02K\x01r" + (2**31 - 1).to_bytes(4, "little") + b"."
-    with refused("the number 2147483647"):
+@pytest.mark.parametrize("number", [2**31 - 1, 3, 1000])
+def test_a_batch_that_makes_room_for_anything_is_refused(tmp_path, number):
+    """An object with a number that no counting leads to, and room in the file for as many."""
+    content = b"\x80\x02K\x01r" + number.to_bytes(4, "little") + b"X\xe8\3\0\0" + bytes(1000) + b"."
+    with refused(f"the number {number}"):
         parse_batch(tmp_path / "data_batch_1", content)
+
+
+def test_a_batch_of_many_small_objects_is_refused(tmp_path):
+    """A dictionary for each byte takes sixty times as much memory."""
+    with refused("more than 101,562 steps"):
+        parse_batch(tmp_path / "data_batch_1", b"\x80\x02" + b"}" * 200_000 + b".")
 
 
 def test_a_huge_file_in_the_place_of_a_batch(copy):
