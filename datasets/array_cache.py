@@ -63,6 +63,8 @@ class ArrayCache:
 
     def _read_one(self, name: str, sums: Mapping[str, int]) -> Floats:
         path = self.path / f"{name}.npy"
+        if not path.is_file():  # at a pipe NumPy would wait
+            raise FileError(f"{path} is damaged, missing or no plain file")
         x = np.load(path, mmap_mode="r", allow_pickle=False)
         # the check sum reads the file once, as training is about to anyway
         if (
