@@ -87,9 +87,11 @@ def _removed(partial: Path) -> bool:
         descriptor = no_link(str(partial), os.O_RDWR)
     except FileNotFoundError:
         return True
+    except PermissionError:
+        return False  # somebody else's
     except OSError as error:
         if error.errno != errno.ELOOP:
-            return False  # somebody else's
+            raise
         partial.unlink(missing_ok=True)
         return True
     try:
