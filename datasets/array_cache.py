@@ -1,4 +1,8 @@
-"""Arrays that are expensive to make: files in a folder that is whole or not there."""
+"""Arrays that are expensive to make: files in a folder that is whole or not there.
+
+Their sums come with a digest of the code that made them, which must be that of the run; of
+caches of old nothing is known.
+"""
 
 import json
 import re
@@ -14,7 +18,9 @@ import numpy as np
 from datasets.parts import Floats
 from errors import FileError
 from files import read_bytes, write_atomically
+from records import code
 
+CODE = code.digest_of("datasets/cifar10.py", "datasets/contrast.py")
 NAME = re.compile("preprocessed-[0-9a-f]{16}")  # of what is deleted
 
 
@@ -51,10 +57,12 @@ class ArrayCache:
         Raises
         ------
         FileError
-            They are damaged, or not there.
+            They are damaged, not there, or of other code.
         """
         try:
             sums = json.loads(read_bytes(self.path / "sums.json", 1 << 20))
+            if sums.get("code", CODE) != CODE:
+                raise FileError(f"{self.path} was made by other code")
             return [self._read_one(name, sums[name]) for name in self.shapes]
         except FileError:
             raise
@@ -82,7 +90,7 @@ class ArrayCache:
         old = self.path.with_name(f".{self.path.name}.old")
         temporary.mkdir()
         try:
-            sums = {}
+            sums: dict[str, object] = {"code": CODE}
             for name, x in zip(self.shapes, arrays, strict=True):
                 file = temporary / f"{name}.npy"
                 _save(file, x)

@@ -1,8 +1,8 @@
 """Parts in HDF5 files, as SVHN has them: written in blocks, read in pieces.
 
 A file has a group Data with the arrays X float32 (n, 3072) and y float32 one-hot (n,
-10), and in its attributes what it was made from and, written last of all, that it is
-finished.
+10), and in its attributes what it was made from, a digest of the code that made it (not
+in files of old) and, written last of all, that it is finished.
 """
 
 import contextlib
@@ -21,10 +21,12 @@ from datasets.parts import CLASSES, Floats
 from datasets.progress import image_bar
 from errors import DataError, NotOurs
 from files import no_link, plain
+from records import code
 
 if TYPE_CHECKING:
     import tables
 
+CODE = code.digest_of("datasets/contrast.py", "datasets/svhn_split.py")
 N_FEATURES = 3072
 # Images in a compressed piece of a file; divides the blocks: each is written once.
 CHUNK_ROWS = 125
@@ -108,6 +110,8 @@ class HDF5Part:
             raise self._of_another_form()
         if getattr(group._v_attrs, "finished", 0) != 1:
             raise DataError(f"{self.path} was never finished: {self.remedy}")
+        if getattr(group._v_attrs, "code", CODE) != CODE:
+            raise DataError(f"{self.path} was made by other code: {self.remedy}")
         arrays = (group.X, group.y)
         shapes = [(array.shape, array.dtype) for array in arrays]
         if shapes != [((self.n, width), np.float32) for width in (N_FEATURES, CLASSES)]:
@@ -196,6 +200,7 @@ def write_hdf5(
         with tables.open_file(str(partial), "w", max_blosc_threads=1) as file:
             group = file.create_group("/", "Data")
             group._v_attrs.identity = json.dumps(dict(identity), sort_keys=True)
+            group._v_attrs.code = CODE
             _fill(group, blocks, n, path.name)
             file.flush()
             group._v_attrs.finished = 1

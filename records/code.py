@@ -110,6 +110,14 @@ def digest(code: Code) -> str:
     return _digest("\n".join(sorted(map(" ".join, _told(code)))))[:16]
 
 
+def digest_of(*names: str) -> str:
+    """Of the definitions in some of the SOURCES; it is kept with what they have made."""
+    found: dict[str, str] = {}
+    for name in names:
+        found |= definitions_of(name, TEXTS[name])
+    return _digest(json.dumps(found, sort_keys=True))[:16]
+
+
 def difference(there: Code, here: Code) -> str:
     """What differs, in words, values before definitions; "" if nothing does."""
     words = _values(there["task"], here["task"], NO_MATTER)

@@ -313,6 +313,11 @@ def claim(**more):
     return change
 
 
+def of_other_code(path):
+    with tables.open_file(str(path), "a") as file:
+        file.root.Data._v_attrs.code = "0" * 16
+
+
 DAMAGE = {
     "cut": cut,
     "empty": lambda path: os.truncate(path, 0),
@@ -324,6 +329,7 @@ DAMAGE = {
     "version": claim(preprocessing="0"),
     "sums": claim(**{"test_32x32.mat": "0" * 32}),
     "LCN": claim(lcn_channels="first"),
+    "code": of_other_code,
 }
 
 
@@ -430,6 +436,13 @@ def test_pieces_that_unpack_to_anything_are_refused(official):
         file.create_carray("/Data", "X", tables.Float32Atom(), (n, 3072), chunkshape=(20_000, 3072))
     with refused("damaged"):
         load("svhn", folder)
+
+
+def test_a_file_of_before_code_was_in_it_is_taken(official):
+    folder, h5 = official
+    with tables.open_file(str(h5 / FILES["test"]), "a") as file:
+        file.root.Data._f_delattr("code")
+    load("svhn", folder)
 
 
 def test_only_own_leftovers_are_removed(official):

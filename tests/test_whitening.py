@@ -1,6 +1,7 @@
 """datasets/cifar10.py after the reading, and array_cache.py: GCN, ZCA, and their result on disk."""
 
 import errno
+import json
 import os
 import shutil
 
@@ -10,7 +11,7 @@ from data_files import flip_file, read_cifar10, refused
 from endings import status_of
 from test_contrast import reference_gcn
 
-from datasets import cifar10, load, source
+from datasets import array_cache, cifar10, load, source
 from errors import DataError
 from utilities import cifar10_preprocessing
 
@@ -123,6 +124,23 @@ def test_stale_cache_is_made_again_and_the_old_one_deleted(cheap, monkeypatch, c
     monkeypatch.setattr(cifar10, "ZCA_BIAS", 0.2)
     load("cifar10", folder, sample=True)
     assert made == [1, 1]
+
+
+def test_a_cache_of_other_code_is_made_again(cheap, monkeypatch, capfd):
+    """What a run says of its code holds for its data, too; of caches of old nothing is known."""
+    folder, made = cheap
+    sums = cache(folder) / "sums.json"
+    with monkeypatch.context() as changed:
+        changed.setattr(array_cache, "CODE", "0" * 16)
+        for _ in range(2):
+            load("cifar10", folder, sample=True)
+            assert made == [1]
+    assert "was made by other code: made again" in capfd.readouterr().err
+    known = json.loads(sums.read_text())
+    assert known.pop("code") == "0" * 16
+    sums.write_text(json.dumps(known))
+    load("cifar10", folder, sample=True)
+    assert made == [1] and capfd.readouterr().err == ""
 
 
 def test_interrupted_cache_write(cheap, monkeypatch, capfd):
