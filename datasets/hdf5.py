@@ -31,6 +31,8 @@ N_FEATURES = 3072
 # Images in a compressed piece of a file; divides the blocks: each is written once.
 CHUNK_ROWS = 125
 MOST_ROWS = 10_000  # in a piece of a file that is read: it is unpacked as a whole
+# How pieces may be packed. A piece by zlib is unpacked to its end, however large that is.
+PACKED = {"blosc", "shuffle", "fletcher32"}
 
 
 class _NoPickles:
@@ -106,6 +108,7 @@ class HDF5Part:
     def _check(self, group: "tables.Group") -> dict[str, str]:
         """The identity of a file that is what it should be."""
         tables = _tables()
+        get_filters = tables.utilsextension.get_filters
         if not isinstance(group, tables.Group) or "identity" not in group._v_attrs:
             raise self._of_another_form()
         if getattr(group._v_attrs, "finished", 0) != 1:
@@ -121,6 +124,9 @@ class HDF5Part:
             )
         if not all(type(array) is tables.CArray for array in arrays):
             raise ValueError("X or y is no chunked array")
+        packed = [get_filters(group._v_objectid, name) for name in ("X", "y")]
+        if any(not PACKED.issuperset(kinds) for kinds in packed):
+            raise ValueError("its pieces are packed in another way")
         if any(array.chunkshape[0] > MOST_ROWS for array in arrays):
             raise ValueError("its pieces are too large")
         return json.loads(group._v_attrs.identity)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -399,6 +400,21 @@ class Evil:
 
     def __reduce__(self):
         return open, (str(self.path), "w")
+
+
+def test_pieces_packed_by_zlib_are_refused(official):
+    """However large they are unpacked: a thousand times as large as the file."""
+    folder, h5 = official
+    with tables.open_file(str(h5 / FILES["train"]), "a") as file:
+        n = len(file.root.Data.X)
+        file.root.Data.X._f_remove()
+        packed = tables.Filters(complevel=5, complib="zlib")
+        x = file.create_carray(
+            "/Data", "X", tables.Float32Atom(), (n, 3072), filters=packed, chunkshape=(125, 3072)
+        )
+        x.write_chunk((0, 0), zlib.compress(bytes(1 << 24)))
+    with refused("damaged"):
+        load("svhn", folder)
 
 
 @pytest.mark.parametrize("place", ["/Data", "finished", "identity", "/", "X", "FILTERS", "array"])
