@@ -2,6 +2,8 @@
 
 import math
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,16 @@ from datasets.manifest import MOST_EXAMPLES
 from datasets.parts import CLASSES, Pixels
 from datasets.reading import unreadable
 from errors import DataError
-from files import file_md5
+from files import file_md5, plain
 
 # The classes of MATLAB's arrays of numbers.
 NUMERIC = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 NUMERIC |= {"single", "double"}
+# How a MATLAB 5 file is laid out: type numbers of its elements, classes of its arrays.
+MATRIX, COMPRESSED, OPAQUE = 14, 15, 17
+NUMBERS = range(6, 16)
+HEAD = 4096  # bytes in which the names and sizes of an array are
+MOST_NAME = 1000  # letters; MATLAB has 63 at most
 
 
 def read_mat(path: Path, md5: str | None = None) -> tuple[Pixels, NDArray[np.int64]]:
@@ -65,6 +72,7 @@ def count(path: Path) -> int:
     import scipy.io
 
     try:
+        check_sizes(path)
         shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
         return int(shapes["X"][3])
     except Exception as error:  # whosmat raises nearly anything on a damaged file
@@ -83,6 +91,7 @@ def _variables(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     import scipy.io
 
     try:
+        check_sizes(path)
         there = scipy.io.whosmat(path)
         announced = {name: shape for name, shape, _ in there}
         kinds = {name: kind for name, _, kind in there}
@@ -96,6 +105,53 @@ def _variables(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         return np.asarray(variables["X"]), np.asarray(variables["y"])
     except Exception as error:  # loadmat raises nearly anything on a damaged file
         raise _of_another_form(path, error) from error
+
+
+def check_sizes(path: Path) -> None:
+    """ValueError unless all arrays of a file have as much content as their shapes need, at most.
+
+    SciPy unpacks as many bytes as a name, or an array, says that it has. Also struct.error or
+    zlib.error, of a damaged file.
+    """
+    with open(path, "rb", opener=plain) as file:
+        start = file.read(128)
+        if start[124:] not in (b"\0\1IM", b"\1\0MI"):
+            raise ValueError("no MATLAB 5 file")
+        order = "<" if start.endswith(b"IM") else ">"
+        while tag := file.read(8):
+            kind, size = struct.unpack(f"{order}2I", tag)
+            head = file.read(min(size, HEAD))
+            file.seek(size - len(head), os.SEEK_CUR)
+            if kind == COMPRESSED:
+                head = zlib.decompressobj().decompress(head, HEAD)
+                kind, head = struct.unpack_from(f"{order}I", head)[0], head[8:]
+            if kind == MATRIX:
+                _check_array(head, order)
+
+
+def _check_array(head: bytes, order: str) -> None:
+    """ValueError if the name or the numbers of an array, which begins so, are too many."""
+    flags = struct.unpack_from(f"{order}I", head, 8)[0]
+    if flags & 0xFF == OPAQUE:  # which has neither, and SciPy does not look into it
+        return
+    (dimensions,) = struct.unpack_from(f"{order}I", head, 20)
+    shape = struct.unpack_from(f"{order}{min(dimensions, 128) // 4}i", head, 24)
+    place, length = _element(head, order, 24 + dimensions + -dimensions % 8)
+    if length > MOST_NAME:
+        raise ValueError(f"a name of {length:,} letters")
+    if flags & 0xFF in NUMBERS:
+        size = _element(head, order, place)[1]
+        if flags & 0x800 or size > 8 * math.prod(shape):
+            raise ValueError("complex numbers, or more than its shape says")
+
+
+def _element(head: bytes, order: str, start: int) -> tuple[int, int]:
+    """(where the next one begins, its bytes) of an element; of up to four they are in its tag."""
+    (first,) = struct.unpack_from(f"{order}I", head, start)
+    if first >> 16:
+        return start + 8, first >> 16
+    (size,) = struct.unpack_from(f"{order}I", head, start + 4)
+    return start + 8 + size + -size % 8, size
 
 
 def _check(path: Path, x: NDArray[Any], labels: NDArray[Any]) -> None:

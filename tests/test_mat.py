@@ -1,11 +1,14 @@
 """datasets/mat.py: official .mat files in the order of pixels that training expects."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import scipy.io
 from data_files import refused
 
-from datasets.mat import read_mat
+from datasets.mat import count, read_mat
 from files import md5
 
 X = np.random.RandomState(0).randint(256, size=(32, 32, 3, 20)).astype(np.uint8)
@@ -72,6 +75,25 @@ def test_svhn_truncated_file_is_named(tmp_path, compressed):
         path.write_bytes(whole[:length])
         with refused("cut.mat"):
             read_mat(path)
+
+
+def element(kind, content):
+    return struct.pack("<2I", kind, len(content)) + content + bytes(-len(content) % 8)
+
+
+@pytest.mark.parametrize("what", ["a name", "numbers"])
+def test_a_mat_file_that_unpacks_to_anything_is_refused(tmp_path, monkeypatch, what):
+    """Before SciPy looks at it, which takes as much memory as a size in the file says."""
+    much = 1 << 26
+    shape = element(6, struct.pack("<2I", 9, 0)) + element(5, struct.pack("<4i", 32, 32, 3, 10))
+    name = struct.pack("<2I", 1, much) if what == "a name" else element(1, b"X")
+    matrix = struct.pack("<2I", 14, much) + shape + name + struct.pack("<2I", 2, much) + bytes(much)
+    head = b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM"
+    (tmp_path / "bomb.mat").write_bytes(head + element(15, zlib.compress(matrix, 1)))
+    monkeypatch.setattr(scipy.io, "whosmat", lambda *_: pytest.fail("SciPy reads it"))
+    for read in (count, read_mat):
+        with refused("bomb.mat is truncated, corrupted or no MATLAB 5 file"):
+            read(tmp_path / "bomb.mat")
 
 
 def test_svhn_missing_or_no_mat_file(tmp_path):
