@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib
 import numpy as np
 import pytest
 from endings import status_of
@@ -87,6 +88,17 @@ def test_pictures_of_a_run(tmp_path):
     for path in (curves, filters):
         assert path.read_bytes().startswith(b"\x89PNG")
     assert ranges.read_text().startswith("<?xml")
+
+
+def test_a_matplotlibrc_beside_the_runs_changes_no_picture(tmp_path, monkeypatch):
+    fake_run(tmp_path / "flp", 2.0)
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 20\naxes.facecolor: red\n")
+    for name in ("clean.svg", "hostile.svg"):
+        if name == "hostile.svg":  # as it is read where matplotlib is loaded
+            monkeypatch.chdir(tmp_path)
+            matplotlib.rc_file(matplotlib.matplotlib_fname())
+        assert figures.main(["curves", str(tmp_path / "flp"), "-o", str(tmp_path / name)]) == 0
+    assert (tmp_path / "hostile.svg").read_bytes() == (tmp_path / "clean.svg").read_bytes()
 
 
 def test_ranges_of_a_run_that_has_only_begun(tmp_path):

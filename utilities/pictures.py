@@ -81,12 +81,14 @@ def load_matplotlib() -> Any:
 def pyplot() -> Any:
     """matplotlib.pyplot, set up so that the same picture is the same file.
 
-    Names of folders are text: a $ in them begins no formula.
+    Names of folders are text: a $ in them begins no formula. Nothing of a matplotlibrc counts, as
+    that of the current folder, which may have come with the runs.
     """
     load_matplotlib()
     with importing():
         import matplotlib.pyplot as plt
 
+    plt.rcdefaults()
     plt.rcParams |= {
         "axes.spines.top": False,
         "axes.spines.right": False,
