@@ -10,7 +10,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ except ImportError:  # Windows, where main.py says so
 Arrays = dict[str, np.ndarray]
 
 UNPACKED = 1 << 30  # bytes that an .npz file may hold
+BYTES_A_LIST = 10  # of JSON text, on average, at least; a record of an epoch has thirty and more
 
 
 def write_atomically(
@@ -164,6 +165,21 @@ def read_bytes(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
     return content
+
+
+def parsed(text: bytes) -> Any:
+    """The value of JSON text; ValueError also as by `check_lists`."""
+    check_lists(text)
+    return json.loads(text)
+
+
+def check_lists(text: bytes) -> None:
+    """ValueError if JSON text has so many lists and objects that they would take much memory.
+
+    An empty one, of two letters, takes sixty bytes.
+    """
+    if text.count(b"[") + text.count(b"{") > 1000 + len(text) // BYTES_A_LIST:
+        raise ValueError("it has too many lists or objects for its length")
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from errors import FileError, RunError
-from files import Arrays, load_npz, write_npz
+from files import Arrays, load_npz, parsed, write_npz
 from records import code, saved
 from records.metrics import Record, check_course, check_records
 from records.sums import Sums, fits
@@ -170,7 +170,7 @@ class Checkpoints:
 def read_facts(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """The arrays and the facts of a checkpoint; one of DAMAGE if it is none."""
     arrays = load_npz(path)
-    return arrays, json.loads(arrays.pop("facts").item())
+    return arrays, parsed(arrays.pop("facts").item())
 
 
 def _restore_from(

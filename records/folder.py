@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import FileError, RunError, RunInUse
-from files import load_npz, no_link, read_bytes, write_atomically, write_json
+from files import check_lists, load_npz, no_link, parsed, read_bytes, write_atomically, write_json
 from locks import Lock
 from records import code, extension, machine, unchanged
 from records.checkpoints import Checkpoints
@@ -82,7 +82,7 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The configuration of an existing run."""
         try:
-            config = json.loads(read_bytes(self.config_path, MOST_BYTES))
+            config = parsed(read_bytes(self.config_path, MOST_BYTES))
             settings = Settings(**config["settings"])
             if not all(isinstance(w, str) for w in (*config["data"], *config["data"].values())):
                 raise ValueError("data are not file names and sums")
@@ -226,8 +226,9 @@ class RunFolder:
         try:
             if not self.metrics_path.exists():
                 return []
-            lines = read_bytes(self.metrics_path, MOST_BYTES).split(b"\n")[:-1]
-            return check_records([json.loads(line) for line in lines])
+            content = read_bytes(self.metrics_path, MOST_BYTES)
+            check_lists(content)
+            return check_records([json.loads(line) for line in content.split(b"\n")[:-1]])
         except DAMAGE as error:
             raise RunError(f"{self.metrics_path} is damaged ({error})") from None
 

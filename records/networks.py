@@ -1,13 +1,12 @@
 """Reading networks that were saved: see records.saved."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from errors import FileError, ProgramError, RunError, printable
-from files import Arrays, load_npz
+from files import Arrays, load_npz, parsed
 from records.folder import RunFolder
 from records.metrics import ERRORS
 from records.saved import FORM, about, ranges_then, sum_of
@@ -63,7 +62,7 @@ def read(path: Path) -> SavedNetwork:
         epoch = int(arrays.pop("epoch").item())
         arrays.pop("sums", None)
         if "about" in arrays:
-            said = json.loads(arrays.pop("about").item())
+            said = parsed(arrays.pop("about").item())
         else:
             said = _completed(path, arrays, epoch)
         if said["form"] != FORM:

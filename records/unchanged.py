@@ -1,12 +1,11 @@
 """Whether config.json and metrics.jsonl are what they were: see records.sums."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from errors import FileError, RunError
-from files import load_npz, read_bytes
+from files import load_npz, parsed, read_bytes
 from records.checkpoints import read_facts
 from records.metrics import MOST_BYTES, Record
 from records.sums import MetricsSum, Sums, first_difference, fits
@@ -71,7 +70,7 @@ def records_fit(sums: Sums, metrics: Path, more: bool = False) -> bool:
 
 def sums_of(final: Mapping[str, Any]) -> Sums | None:
     """Those among the arrays of final.npz, if it has any."""
-    return json.loads(final["sums"].item()) if "sums" in final else None
+    return parsed(final["sums"].item()) if "sums" in final else None
 
 
 def _told(path: Path) -> tuple[Sums | None, list[Record]]:

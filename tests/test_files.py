@@ -17,8 +17,9 @@ import pytest
 
 import locks
 from errors import FileError, ProgramError, RunError, RunInUse
-from files import file_md5, load_npz, no_link, write_atomically
+from files import file_md5, load_npz, no_link, write_atomically, write_npz
 from locks import Lock, Owner, locked
+from records.checkpoints import read_facts
 from records.folder import RunFolder
 
 # ------------------------------------------------------------------------------------- what is said
@@ -164,6 +165,18 @@ def test_nothing_but_a_plain_file_is_replaced(tmp_path):
         with pytest.raises(OSError, match="it is no plain file"):
             write_atomically(path, lambda file: file.write(b"a"))
     assert pipe.is_fifo() and link.is_symlink() and len(os.listdir(tmp_path)) == 2
+
+
+def test_json_of_many_small_lists_is_refused(tmp_path):
+    """It takes thirty times as much memory as its text."""
+    text = b'{"settings": [' + b"{}," * 10_000 + b"{}]}"
+    run = RunFolder(tmp_path)
+    (tmp_path / "config.json").write_bytes(text)
+    (tmp_path / "metrics.jsonl").write_bytes(b"[{}, {}]\n" * 2000)
+    write_npz(tmp_path / "a.npz", {"facts": np.array(text)})
+    for read in (run.config, run.records, lambda: read_facts(tmp_path / "a.npz")):
+        with pytest.raises((RunError, ValueError), match="too many lists or objects"):
+            read()
 
 
 def test_a_lock_that_is_a_link_is_refused(tmp_path):
