@@ -21,7 +21,7 @@ if __name__ == "__main__":
 import argparse
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import terminal
@@ -145,9 +145,13 @@ class Progress(Watcher):
         self.trainer: Any = None
         self.last_epoch = 0
 
-    def show(self, records: Iterator[Record]) -> None:
-        """Report each record when it comes, beside the bar."""
-        with contextlib.closing(self.bar):
+    def show(self, records: Generator[Record, None, None]) -> None:
+        """Report each record when it comes, beside the bar.
+
+        Whatever ends it, the checkpoint in flight is waited for here: what keeps that from being
+        written is said, too.
+        """
+        with contextlib.closing(self.bar), contextlib.closing(records):
             for record in records:
                 with self.bar.aside():
                     self.report(record)

@@ -1,7 +1,7 @@
 """Training in a run folder: the one place that knows the folder and the trainer."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from errors import RunError, Stopped
@@ -46,7 +46,7 @@ def begin(
 
 def follow(
     folder: RunFolder, trainer: Trainer, last_epoch: int, watcher: Watcher | None = None
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Train to `last_epoch`, from the newest checkpoint if there is one.
 
     Yields each epoch's record once it is written. metrics.jsonl always has each epoch once,

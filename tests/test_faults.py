@@ -4,6 +4,7 @@ by somebody else, the disk is full.
 
 import contextlib
 import errno
+import io
 import json
 import os
 import random
@@ -23,6 +24,7 @@ import pytest
 import test_trainer
 from conftest import OFTEN, ROOT, assert_same_run
 from damage import KINDS, damage
+from small_network import small_pi_mnist
 from test_trainer import assert_same_arrays, make, svhn, without_times
 
 import datasets
@@ -31,6 +33,7 @@ from errors import DataError, FileError, RunError, Stopped
 from files import load_npz
 from records import machine
 from records.aside import put_aside
+from records.checkpoints import Checkpoints
 from records.folder import RunFolder
 from records.follow import Watcher, follow
 from settings import FORMAT_ARGUMENTS, TASKS
@@ -636,6 +639,36 @@ def test_what_the_machine_lacks_is_one_line(error, expected, sample, tmp_path, m
     err = capsys.readouterr().err
     assert expected in err and err.count("\n") == 1 and "the same command resumes" in err
     assert threading.active_count() == threads
+
+
+def test_an_output_and_a_disk_that_are_full_at_once(sample, tmp_path, monkeypatch, capsys):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full(self, arrays, facts, said):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(self.path))
+
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    monkeypatch.setattr(Checkpoints, "_write_files", full)
+    monkeypatch.setattr(sys, "stdout", Full())
+    line = [
+        "PI_MNIST",
+        "FLP",
+        "--data",
+        str(sample),
+        "--sample",
+        "--out",
+        str(tmp_path),
+        "--stop-after",
+        "1",
+    ]
+    with small_pi_mnist():
+        assert main.main(line) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and os.strerror(errno.EDQUOT) in err and "checkpoint.npz" in err
+    assert not ignored
 
 
 def test_no_thread_is_left_behind(tmp_path):
