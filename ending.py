@@ -114,6 +114,18 @@ def give_a_home() -> None:
         os.environ["HOME"] = NO_HOME
 
 
+def make_threads_a_number() -> None:
+    """Of OpenMP's list of them, a number for each level, the first; nothing of what is none.
+
+    PyTensor cannot be loaded with anything but a number in OMP_NUM_THREADS.
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    if number := re.match(r"\s*([0-9]+)\s*(,|$)", text):
+        os.environ["OMP_NUM_THREADS"] = number[1]
+    elif text:
+        del os.environ["OMP_NUM_THREADS"]
+
+
 # ------------------------------------------------------------------------------ streams
 
 
@@ -219,6 +231,7 @@ def program(name: str, kept: str = "") -> Callable[[Callable[[list[str]], int]],
         def whole(arguments: list[str] | None = None) -> int:
             open_streams()
             give_a_home()
+            make_threads_a_number()
             try:
                 status = ended(main, sys.argv[1:] if arguments is None else arguments)
             except SystemExit as stop:  # the parser's
@@ -237,6 +250,7 @@ def watch() -> None:
     """
     open_streams()
     give_a_home()
+    make_threads_a_number()
     if sys.platform == "win32":
         say(Path(sys.argv[0]).name, "it runs on Linux and macOS; on Windows use it in WSL")
         os._exit(2)

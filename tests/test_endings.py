@@ -198,6 +198,18 @@ def test_a_setting_of_jax_that_it_cannot_read(sample, tmp_path):
     assert status == 2 and err.count("\n") == 1 and "unset that variable" in err
 
 
+@pytest.mark.parametrize(
+    "given, taken",
+    [("4,2", "4"), ("3", "3"), (" 2 ,1", "2"), ("", ""), ("all", None), ("x,1", None)],
+)
+def test_openmp_may_have_a_list_of_threads(given, taken, monkeypatch):
+    """As clusters set it; PyTensor, which computes nothing here, takes only a number."""
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    seen = []
+    assert ending.program("name")(lambda words: seen.append(os.environ.copy()) or 0)([]) == 0
+    assert seen[0].get("OMP_NUM_THREADS") == taken
+
+
 def test_windows_is_refused_in_one_line():
     windows = "import sys; sys.platform = 'win32'; import ending; ending.watch()"
     status, out, err = shell(f'$PYTHON -c "{windows}"')
