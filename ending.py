@@ -28,7 +28,7 @@ from errors import (
     TooLittleMemory,
     printable,
 )
-from paths import NO_HOME
+from paths import NO_HOME, reason
 from signals import Signals, end_at_once, heard
 
 # What a path was given for that it cannot serve; all other failures are the machine's.
@@ -183,7 +183,7 @@ def failure(error: BaseException) -> tuple[str, int] | None:
         return f"{error}; {INSTALL}", 1
     if not isinstance(error, OSError):
         return None
-    what = error.strerror or str(error) or type(error).__name__
+    what = reason(error)
     if where := real_name(error):
         return f"{what}: {where}", 2 if error.errno in USERS else 1
     if isinstance(error, BrokenPipeError):

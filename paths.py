@@ -1,12 +1,33 @@
 """Paths as users write them, and where there is no home."""
 
+import errno
 import os
 import re
+import stat
 from pathlib import Path
 
 from errors import SettingsError
 
 NO_HOME = os.devnull  # nobody can make a folder in it
+
+
+def no_folder(path: str | Path) -> str:
+    """What is to be said of a path that is no folder one can look at; "" if it is one."""
+    try:
+        return "" if stat.S_ISDIR(os.stat(path).st_mode) else "is no folder"
+    except FileNotFoundError:
+        if not os.path.islink(path):
+            return "is not there"
+        return f"is a link to {os.readlink(path)}, which is not there"
+    except OSError as error:
+        return f"cannot be looked at ({error.strerror})"
+
+
+def reason(error: OSError) -> str:
+    """What an error says; of a folder that cannot be made since something is there, what."""
+    if error.errno == errno.EEXIST and error.filename and (what := no_folder(error.filename)):
+        return f"{error.filename} {what}"
+    return error.strerror or str(error) or type(error).__name__
 
 
 def expanded(text: str) -> Path:

@@ -12,6 +12,7 @@ from ending import run as run
 from ending import say as say
 from errors import DataError, SettingsError, printable
 from paths import expanded as expanded
+from paths import no_folder
 from settings import Number
 from signals import Signals as Signals
 from signals import away_from_threads as away_from_threads
@@ -137,8 +138,8 @@ def existing_data_folder(data: Path | None, sample: bool) -> Path:
 
     DataError if it is not.
     """
-    if data and not data.is_dir():
-        raise DataError(f"there is no folder {data}; give the folder of the data with --data")
+    if data and (what := no_folder(data)):
+        raise DataError(f"{data} {what}; give the folder of the data with --data")
     return data_folder(data, sample)
 
 

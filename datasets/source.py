@@ -18,6 +18,7 @@ from datasets.manifest import MANIFEST, SAMPLE_REMEDY, is_foreign, read_manifest
 from datasets.own import PLACES, OwnSet
 from datasets.progress import report
 from errors import DataError, DownloadError
+from paths import no_folder
 
 CONNECT_SECONDS = 5  # a mirror that has not answered by then counts as unreachable
 OFFLINE = "DEEP_LEARNING_STORAGE_OFFLINE"  # set to anything: nothing is downloaded
@@ -131,9 +132,8 @@ class Source:
         DataError
             Its folder is not there, or holds the sample.
         """
-        if not os.path.isdir(own.folder):
-            no = "is no folder" if os.path.exists(own.folder) else "is not there"
-            raise DataError(f"{own.folder} {no}: {OWN_REMEDY}")
+        if what := no_folder(own.folder):
+            raise DataError(f"{own.folder} {what}: {OWN_REMEDY}")
         own_form = replace(
             self, folder=PLACES[0], places=PLACES[1:], mirrors=(), sums={}, remedy=OWN_REMEDY
         )

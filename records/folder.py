@@ -21,6 +21,7 @@ from typing import Any
 from errors import FileError, RunError, RunInUse
 from files import check_lists, load_npz, no_link, parsed, read_bytes, write_atomically, write_json
 from locks import Lock
+from paths import reason
 from records import code, extension, machine, unchanged
 from records.checkpoints import Checkpoints
 from records.metrics import MOST_BYTES, Record, check_records
@@ -71,7 +72,7 @@ class RunFolder:
 
     def _unusable(self, error: OSError) -> RunError:
         return RunError(
-            f"{self.folder} cannot be a run folder ({error.strerror}); give another with --out"
+            f"{self.folder} cannot be a run folder ({reason(error)}); give another with --out"
         )
 
     @property

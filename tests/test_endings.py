@@ -19,6 +19,7 @@ import main
 import terminal
 from errors import DataError, Diverged, RunError, SettingsError, Stopped
 from signals import Signals
+from utilities import sweep
 
 PROGRAMS = {
     "main.py": "main.py",
@@ -258,9 +259,30 @@ def test_paths_are_what_their_words_stand_for(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"a$b"}
 
 
+@pytest.mark.parametrize(
+    "target, said", [("gone", "a link to gone, which is not there"), ("link", "Too many levels")]
+)
+def test_a_link_that_leads_nowhere_is_named(target, said, tmp_path, monkeypatch, capsys):
+    """As to a disk that is not mounted: what is said is not that a file exists."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(target)
+    run, here = ["PI_MNIST", "FLP", "--sample", "--epochs", "1"], ["--out", "here"]
+    for program, words in (
+        (main, [*run, "--out", "link"]),
+        (main, [*run, "--out", "link/run"]),
+        (main, [*run, *here, "--data", "link"]),
+        (main, ["PI_MNIST", "FLP", "--data-set", "link", *here]),
+        (sweep, [*run, "--out", "link/runs"]),
+        (sweep, [*run, "--out", "link"]),
+    ):
+        assert status_of(program.main, words) == 2, words
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1, (words, err)
+
+
 @pytest.mark.parametrize("name", ["evaluate", "export"])
 def test_nothing_is_made_in_a_data_folder_that_is_not_there(name, tmp_path):
     program = importlib.import_module(f"utilities.{name}")
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="is not there"):
         program.terminal.existing_data_folder(tmp_path / "typo", True)
     assert list(tmp_path.iterdir()) == []
