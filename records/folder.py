@@ -28,8 +28,13 @@ from records.metrics import MOST_BYTES, Record, check_records
 from records.sums import config_sum, line
 from settings import Settings
 
-# What may be in a folder before the run: hidden files, logs, what a file system has of its own.
-HARMLESS = re.compile(r"\..*|.*\.(txt|log|out|err)|lost\+found", re.DOTALL)
+# What may be in a folder before the run: hidden files, logs, what a system has of its own. Logs may
+# be numbered (log.1), and batch systems write job.o17, job.e17 and, of arrays, job.o17.2.
+HARMLESS = re.compile(
+    r"\..*|.*\.(txt|log|out|err)(\.\d+)?|.*\.p?[oe]\d+([.-]\d+)?"
+    r"|lost\+found|Thumbs\.db|desktop\.ini",
+    re.DOTALL,
+)
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 

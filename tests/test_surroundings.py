@@ -43,7 +43,10 @@ def tell():
             lines += [l for l in (about / "status").read_text().splitlines() if "SigBlk" in l]
     pathlib.Path("threads").write_text("\\n".join(lines))
 """
-STRANGERS = ("log.txt", "run.log", "slurm-17.out", "job.err", ".DS_Store", "nohup.out")
+STRANGERS = (
+    *("log.txt", "run.log", "slurm-17.out", "job.err", ".DS_Store", "nohup.out", "train.log.1"),
+    *("job.o17", "job.e17", "job.pe17", "job.o17.2", "job.o17-2", "Thumbs.db", "desktop.ini"),
+)
 
 
 def test_logs_in_the_run_folder_are_nobodys_trouble(sample, tmp_path):
@@ -59,7 +62,9 @@ def test_logs_in_the_run_folder_are_nobodys_trouble(sample, tmp_path):
     assert (tmp_path / "lost+found").is_dir() and (tmp_path / "config.json").exists()
 
 
-@pytest.mark.parametrize("name", ["thesis.tex", "txt", "log", "data.csv", "lost+found2"])
+@pytest.mark.parametrize(
+    "name", ["thesis.tex", "txt", "log", "data.csv", "lost+found2", "a.o", "o17"]
+)
 def test_other_files_are(name, tmp_path, capsys):
     (tmp_path / name).write_text("precious")
     assert status_of(main.main, ["PI_MNIST", "FLP", "--out", tmp_path]) == 2
