@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +17,8 @@ from paths import no_folder
 from settings import Number
 from signals import Signals as Signals
 from signals import away_from_threads as away_from_threads
+
+DASHES = tuple("\u2010\u2011\u2012\u2013\u2014\u2015\u2212")  # hyphen to horizontal bar, and minus
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,6 +37,12 @@ class Parser(argparse.ArgumentParser):
     def name(self) -> str:
         """What the program's lines on stderr begin with."""
         return self.prog.removeprefix("python -m utilities.")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for word in sys.argv[1:] if args is None else args:
+            if word[:1] in DASHES:  # a text that words were copied from has them
+                self.error(f"{word!r} begins with a dash that is no hyphen: write - or --")
+        return super().parse_known_args(args, namespace)
 
     def print_help(self, file: Any = None) -> None:
         print(self.format_help(), end="", file=file)  # argparse's own hides that it cannot

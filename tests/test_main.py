@@ -93,6 +93,9 @@ BAD = [
     "PI_MNIST FLP --data",
     "--resume",
     "--resume --out missing",
+    "PI_MNIST FLP \N{EN DASH}sample",
+    "PI_MNIST FLP \N{EM DASH}epochs 2",
+    "PI_MNIST FXP \N{MINUS SIGN}5 9 11",
     "PI_MNIST FLP --resume --out missing",
     f"PI_MNIST FXP {'9' * 5000} 9 11",
 ]
