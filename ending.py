@@ -136,7 +136,8 @@ def open_streams() -> None:
     write their messages there.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
             descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
             setattr(sys, name, open(descriptor, mode, closefd=False))
     for stream in (sys.stdout, sys.stderr):

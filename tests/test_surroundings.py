@@ -175,6 +175,18 @@ def test_a_thread_trains_too(sample, tmp_path):
     assert statuses == [0]
 
 
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_a_stream_that_python_has_closed_is_one_that_nobody_wants(
+    name, sample, tmp_path, monkeypatch
+):
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr(sys, name, stream)
+    line = ["PI_MNIST", "FLP", "--sample", "--data", sample, "--out", tmp_path, "--stop-after", 0]
+    with small_pi_mnist():
+        assert status_of(main.main, line) == 0
+
+
 def test_a_terminal_that_can_only_print_gets_no_table(tmp_path, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
