@@ -20,6 +20,7 @@ of the program that it ends.
 """
 
 MOST = 600  # characters of a line; what is in a file can be as long as the file
+LONGEST_PATH = 4096  # bytes on Linux
 
 
 def printable(message: object, most: int = MOST) -> str:
@@ -35,6 +36,11 @@ def printable(message: object, most: int = MOST) -> str:
     if len(line) <= most:
         return line
     return f"{line[: most * 2 // 3]} ... {line[-most // 3 :]}"
+
+
+def printable_path(path: object) -> str:
+    """A path that a program tells, in one line, as long as it is."""
+    return printable(path, LONGEST_PATH)
 
 
 class ProgramError(Exception):

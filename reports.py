@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from errors import printable
+from errors import printable, printable_path
 from records import extension
 from records.folder import RunFolder
 from records.metrics import Record
@@ -101,9 +101,10 @@ def print_result(run: RunFolder, record: Record | None = None) -> None:
     config = run.config()
     data = f" on the set {printable(config['own_set'], 100)}" if "own_set" in config else ""
     data = " on the generated sample" if config.get("sample") else data
+    folder = printable_path(run.folder)
     print(
         f"test error {record['best_test_error']:.2f} % at the lowest validation error, "
         f"{record['best_validation_error']:.2f} % in epoch {record['best_epoch']}; trained "
-        f"{record['epoch']} of {extension.words(config)} epochs{data}; run folder {run.folder}",
+        f"{record['epoch']} of {extension.words(config)} epochs{data}; run folder {folder}",
         flush=True,
     )

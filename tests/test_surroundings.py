@@ -19,7 +19,7 @@ import terminal
 from errors import SettingsError
 from records import machine
 from signals import SIGNALS
-from utilities import ray_cluster, sweep, sweep_table
+from utilities import ray_cluster, sample_data, sweep, sweep_table
 
 # A user whom the system does not know, as in many containers.
 UNKNOWN = """
@@ -185,6 +185,16 @@ def test_a_stream_that_python_has_closed_is_one_that_nobody_wants(
     line = ["PI_MNIST", "FLP", "--sample", "--data", sample, "--out", tmp_path, "--stop-after", 0]
     with small_pi_mnist():
         assert status_of(main.main, line) == 0
+
+
+def test_a_folder_of_any_name_is_told_in_one_line(tmp_path, capsys):
+    folder = tmp_path / ("x" * 200) / ("y" * 200) / ("z" * 200) / "\x1b[31mred\nsecond"
+    assert status_of(sample_data.main, [folder]) == 0
+    line = ["PI_MNIST", "FLP", "--sample", "--data", folder, "--out", folder / "run"]
+    with small_pi_mnist():
+        assert status_of(main.main, [*line, "--stop-after", 0]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3 and all(f"{folder.parent}/\\x1b[31mred second" in said[k] for k in (0, 2))
 
 
 def test_a_terminal_that_can_only_print_gets_no_table(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ if not __package__:  # started as a file
 
 import terminal
 from datasets import load
+from errors import printable_path
 from terminal import Parser, add_data_options, data_folder
 
 
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> int:
     folder = data_folder(options.data, options.sample)
     data = load("cifar10", folder, options.sample)
     sizes = ", ".join(f"{len(getattr(data, part)):,} {part}" for part in ("train", "valid", "test"))
-    print(f"{data.name} is preprocessed in {folder / 'cifar10'}: {sizes}")
+    print(f"{data.name} is preprocessed in {printable_path(folder / 'cifar10')}: {sizes}")
     return 0
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 import terminal
 from datasets.own import is_own
+from errors import printable_path
 from records.networks import SavedNetwork
 from tasks import TASKS
 from utilities import confusion
@@ -20,7 +21,7 @@ NAME = "evaluate"  # what lines on stderr begin with
 
 def report(network: SavedNetwork, part: str, predictions: "Predictions") -> bool:
     """Print what was found; whether the error is the recorded one, or none is."""
-    print(f"{network.path}: {words(network)}")
+    print(f"{printable_path(network.path)}: {words(network)}")
     recorded = {"test": network.test_error, "valid": network.validation_error}.get(part)
     line, same = comparison(predictions.error, recorded, len(predictions.labels))
     print(f"{part} error {line}")

@@ -23,7 +23,7 @@ import numpy as np
 
 import terminal
 from data_options import add_own_set, completed, load_chosen, own_set
-from errors import DataError, FileError, Stopped
+from errors import DataError, FileError, Stopped, printable_path
 from files import Arrays
 from records import networks
 from records.networks import SavedNetwork
@@ -197,7 +197,7 @@ def report(saved: SavedNetwork, folder: Path) -> None:
         )
         for line in integer_network.compared(exported):
             print(f"  {line}")
-    print(f"written to {folder}")
+    print(f"written to {printable_path(folder)}")
 
 
 @terminal.program("export")

@@ -18,6 +18,7 @@ if not __package__:  # started as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import terminal
+from errors import printable_path
 from terminal import Parser
 from utilities import filter_pictures
 from utilities.filter_pictures import filters
@@ -110,7 +111,7 @@ def main(arguments: list[str]) -> int:
         paths, remarks = draw(a.runs, a.out, a.sample)
     if not paths:
         raise nothing("to draw", remarks)
-    print("\n".join([*map(str, paths), *remarks]))
+    print("\n".join([*map(printable_path, paths), *remarks]))
     return 0
 
 

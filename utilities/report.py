@@ -15,6 +15,7 @@ if not __package__:  # started as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import terminal
+from errors import printable_path
 from files import write_atomically
 from tasks import TASKS
 from utilities.learning_curves import curves, panels
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> int:
     content = page(outcomes, left_out).encode(errors="backslashreplace")
     a.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(a.out, lambda file: file.write(content))
-    print(f"{a.out}: {counted(len(outcomes))}, {len(content) / 1e6:.1f} MB")
+    print(f"{printable_path(a.out)}: {counted(len(outcomes))}, {len(content) / 1e6:.1f} MB")
     for remark in left_out:
         print(f"left out: {remark}")
     return 0

@@ -25,6 +25,7 @@ import json
 from collections.abc import Iterable
 
 import terminal
+from errors import printable_path
 from settings import FORMAT_ARGUMENTS, SEED, Settings
 from tasks import TASKS
 from terminal import Parser
@@ -237,7 +238,7 @@ def show(item: str, jobs: list[Job], out: Path, sample: bool) -> None:
         print("".join(f"{line}\n" for line in remarks(outcomes)), end="")
     else:
         paths, others = paper_figures.draw(folders, out, sample, [item])
-        print("\n".join([*map(str, paths), *others]))
+        print("\n".join([*map(printable_path, paths), *others]))
 
 
 @terminal.program("reproduce", kept=GOES_ON)

@@ -24,6 +24,7 @@ if not __package__:  # started as a file
 
 import terminal
 from datasets.sample import ensure_sample
+from errors import printable_path
 from terminal import Parser
 
 
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
     ensure_sample(options.dir, seed=options.seed)
-    print(f"the generated sample of mnist, cifar10 and SVHN is in {options.dir}")
+    print(f"the generated sample of mnist, cifar10 and SVHN is in {printable_path(options.dir)}")
     return 0
 
 
