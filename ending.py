@@ -9,7 +9,6 @@ Imported before anything that takes long, so that `watch` guards the other impor
 """
 
 import contextlib
-import errno
 import functools
 import os
 import re
@@ -28,22 +27,9 @@ from errors import (
     TooLittleMemory,
     printable,
 )
-from paths import NO_HOME, reason
+from paths import NO_HOME, USERS, reason
 from signals import Signals, end_at_once, heard
 
-# What a path was given for that it cannot serve; all other failures are the machine's.
-USERS = (
-    errno.EACCES,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.ENOTEMPTY,
-    errno.EPERM,
-    errno.EROFS,
-)
 LEAST_ADDRESSES = 1.75 * 2**30  # bytes; with 1.6e9 PI_MNIST aborted on two cores
 INSTALL = "install requirements.txt, with enough memory"
 

@@ -14,6 +14,7 @@ of the program that it ends.
         DeviceMissing       2   a device that is not there
         MissingPackage      1   a package that is not installed, or cannot be loaded
         TooLittleMemory     1   ... for it, as far as is known beforehand
+        TooLittleRoom       1   a disk that is full, or a limit on files
         Diverged            1   the weights became NaN or infinite
         DeviceFailed        1   a device that is out of memory, or gone
     Stopped                     not an error: somebody asked the run to end
@@ -98,6 +99,12 @@ class MissingPackage(ProgramError):
 
 class TooLittleMemory(ProgramError):
     """There is not the memory that is known to be needed."""
+
+    status = 1
+
+
+class TooLittleRoom(ProgramError):
+    """A disk has no room for what is to be written, or a limit allows no such file."""
 
     status = 1
 

@@ -9,6 +9,19 @@ from pathlib import Path
 from errors import SettingsError
 
 NO_HOME = os.devnull  # nobody can make a folder in it
+# What a path was given for that it cannot serve; all other failures are the machine's.
+USERS = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 
 def no_folder(path: str | Path) -> str:

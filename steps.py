@@ -1,7 +1,7 @@
 """A run as steps that somebody else drives: several runs can then share a program."""
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class Whole:
 Steps = Generator[Segment | Whole | Record, Any, None]
 
 
-def driven(steps: Steps, program: Callable[..., Any]) -> Generator[Record, None, None]:
+def driven(steps: Steps, program: Callable[..., Any]) -> Iterator[Record]:
     """The records among steps, while `program` trains their segments."""
     answer = None
     with contextlib.closing(steps):

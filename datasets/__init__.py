@@ -28,7 +28,6 @@ from datasets.parts import ArrayPart, Dataset, Part
 from datasets.progress import report
 from datasets.sample import ensure_sample
 from errors import DataError
-from paths import reason
 
 __all__ = ["LOADERS", "ArrayPart", "Dataset", "OwnSet", "Part", "load", "load_own", "make_sample"]
 
@@ -101,10 +100,5 @@ def make_sample(data_set: str, folder: Path) -> None:
     """
     try:
         ensure_sample(folder, [data_set])
-    except DataError as error:
+    except (DataError, OSError) as error:
         raise DataError(f"no sample: {error}") from None
-    except OSError as error:
-        raise DataError(
-            f"the sample cannot be made in {folder} ({reason(error)}): make room, and the folder "
-            "writable, or give another with --data"
-        ) from None

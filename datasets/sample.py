@@ -27,8 +27,9 @@ from datasets import cifar10, mnist, svhn
 from datasets.digits import coloured, grey
 from datasets.manifest import MANIFEST
 from datasets.parts import Labels, Pixels
-from errors import DataError
+from errors import DataError, TooLittleRoom
 from files import md5, read_bytes
+from paths import USERS, reason
 
 GENERATOR = 1  # raised whenever the same seed is to give other files
 
@@ -163,10 +164,9 @@ def ensure_sample(
     Raises
     ------
     DataError
-        A folder has other files in it (official, or of another seed), or a bad
-        argument.
-    OSError
-        A folder cannot be written.
+        A folder has other files in it (official, or of another seed), or cannot be
+        written; or a bad argument.
+    TooLittleRoom
     """
     if seed is not None and not 0 <= seed < 2**32:
         raise DataError(f"the seed is {seed}: give 0..{2**32 - 1}")
@@ -175,13 +175,26 @@ def ensure_sample(
         raise DataError(
             f"no sample is called {', '.join(sorted(unknown))}: there are {', '.join(SETS)}"
         )
-    todo = [
-        name
-        for name, (place, _) in SETS.items()
-        if name in data_sets and not _is_there(folder / place, seed)
-    ]
-    for name in todo:
-        _make(folder, name, seed or 0)
+    try:
+        todo = [
+            name
+            for name, (place, _) in SETS.items()
+            if name in data_sets and not _is_there(folder / place, seed)
+        ]
+        for name in todo:
+            _make(folder, name, seed or 0)
+    except OSError as error:
+        raise _unmade(folder, error) from error
+
+
+def _unmade(folder: Path, error: OSError) -> DataError | TooLittleRoom:
+    """What keeps a sample from being made: the folder, or the machine."""
+    if error.errno not in USERS:
+        return TooLittleRoom(f"{reason(error)}: {folder} cannot have the sample; make room for it")
+    return DataError(
+        f"it cannot be made in {folder} ({reason(error)}): make that writable, or give another "
+        "folder for it (--data)"
+    )
 
 
 def _is_there(target: Path, seed: int | None) -> bool:

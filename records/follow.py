@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Generator
-from typing import Any
+from typing import Any, cast
 
 from errors import RunError, Stopped
 from records import code, extension, saved
@@ -53,7 +53,8 @@ def follow(
     whatever happened to it: the checkpoint has the records so far. When the watcher raises
     Stopped, a checkpoint is written first.
     """
-    return driven(steps(folder, trainer, last_epoch, watcher), trainer.training)
+    records = driven(steps(folder, trainer, last_epoch, watcher), trainer.training)
+    return cast(Generator[Record, None, None], records)
 
 
 def steps(

@@ -1,8 +1,10 @@
 """datasets/sample.py, digits.py: a sample reproducible, learnable, in official formats."""
 
+import errno
 import gzip
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -16,13 +18,14 @@ from endings import status_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+import main
 from datasets import mnist
 from datasets import sample as samples
 from datasets.digits import draw, grey
 from datasets.mat import read_mat
 from datasets.sample import ensure_sample, gz_bytes, idx_bytes, pickle_bytes
-from errors import DataError
-from utilities import sample_data
+from errors import DataError, TooLittleRoom
+from utilities import sample_data, sweep
 
 FOLDERS = {"mnist": "mnist", "cifar10": "cifar10/cifar-10-batches-py", "svhn": "SVHN/format2"}
 
@@ -185,10 +188,10 @@ def test_empty_folder_is_filled(quick, tmp_path):
 
 def test_failure_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(TooLittleRoom, match="disk full"):
         ensure_sample(tmp_path, ["svhn"])
     assert contents(tmp_path) == {} and not list((tmp_path / "SVHN").iterdir())
 
@@ -204,6 +207,18 @@ def test_somebody_else_being_faster_is_no_error(quick, tmp_path, monkeypatch):
     monkeypatch.setitem(samples.SETS, "mnist", (Path("mnist"), slow))
     ensure_sample(tmp_path, ["mnist"])
     assert len(contents(tmp_path)) == 5
+
+
+def test_a_full_disk_is_the_machines_failure(tmp_path, monkeypatch, capsys):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    line = ["PI_MNIST", "FLP", "--sample", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
+    for program in (main, sweep):
+        assert status_of(program.main, line) == 1
+        assert f"{os.strerror(errno.ENOSPC)}: {tmp_path} " in capsys.readouterr().err
+    assert not list(tmp_path.rglob("manifest.json"))
 
 
 @pytest.mark.parametrize("arguments", [{"seed": -1}, {"seed": 2**32}, {"data_sets": ["MNIST"]}])
