@@ -1,6 +1,8 @@
 """Many runs: lists and ranges, several as one program, interruptions, Ray."""
 
 import csv
+import errno
+import io
 import os
 import random
 import signal
@@ -60,6 +62,23 @@ def statuses(folder):
 )
 def test_lists_and_ranges(text, words):
     assert sweep.expand(text) == words
+
+
+def test_an_output_that_takes_nothing_ends_a_finished_sweep_with_status_1(
+    sample, tmp_path, monkeypatch, capsys
+):
+    """Without a buffer, as in many containers, nothing is left that would fail at the end."""
+
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    words = ["PI_MNIST", "FLP", "--sample", "--data", str(sample), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert sweep.main([*words, "--stop-after", "0"]) == 1
+    err = capsys.readouterr().err
+    assert os.strerror(errno.ENOSPC) in err and err.count("\n") == 1
+    assert statuses(tmp_path) == ["finished"]
 
 
 def test_bit_widths_that_a_format_ignores_make_no_more_runs(capsys, monkeypatch):

@@ -123,7 +123,9 @@ def execute(
     if sweep.ending:
         terminal.say(name, f"interrupted; {GOES_ON}")
         return 128 + sweep.ending, jobs
-    return (0 if done == len(jobs) else 1), jobs
+    if table.lost:
+        terminal.say(name, (failure(table.lost) or ("",))[0])
+    return (0 if done == len(jobs) and not table.lost else 1), jobs
 
 
 def remark_on_code(name: str, jobs: list[Job]) -> None:

@@ -27,7 +27,7 @@ class Table(Listener):
         self._drawn = 0.0  # when
         self._unsaid: collections.deque[str] = collections.deque()
         self._busy = False
-        self._lost = False
+        self.lost: OSError | None = None  # what keeps anything from being printed
         self._lock = threading.RLock()
         self._ticker = Ticker(self.went_on)
         if self.live:
@@ -64,10 +64,9 @@ class Table(Listener):
     def _print(self, table: list[str] | None = None) -> None:
         """What is unsaid, then the table, instead of the one that is there.
 
-        When nothing can be printed any more, training goes on; what is left in the stream makes
-        the program say so at its end.
+        When nothing can be printed any more, training goes on, and `lost` says why.
         """
-        if self._lost:
+        if self.lost:
             return
         self._busy = True
         try:
@@ -79,8 +78,8 @@ class Table(Listener):
             if table is not None:
                 self._lines = len(table)
                 print("\n".join(table), file=self.out, flush=True)
-        except OSError:
-            self._lost = True
+        except OSError as error:
+            self.lost = error
         finally:
             self._busy = False
 
