@@ -40,10 +40,9 @@ def write_atomically(
     Raises
     ------
     OSError
-        With the name of the file, whatever failed; also if a device or a pipe has it.
+        With the name of the file, whatever failed; also if there is a device or a pipe.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(errno.ELOOP, "it is no plain file", str(path))
+    _check_plain(path)
     partial = None
     try:
         partial, file = _begun(path)
@@ -117,6 +116,37 @@ def _is_ours(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
         return False
+
+
+def write_named(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write(file)` fill a file that a user has named: a pipe or device as it is, others
+    atomically.
+
+    OSError with its name, whatever failed.
+    """
+    try:
+        kind = os.stat(path).st_mode
+    except OSError:
+        kind = 0
+    if not (stat.S_ISFIFO(kind) or stat.S_ISCHR(kind)):
+        if os.path.islink(path) and os.readlink(path).startswith("/proc/"):
+            raise _no_plain_file(path)  # /dev/stdout, led into a file
+        return write_atomically(path, write)
+    try:
+        with open(path, "wb") as file:
+            write(file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _check_plain(path: Path) -> None:
+    """OSError if a device, a pipe or a socket would lose its name to a file."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise _no_plain_file(path)
+
+
+def _no_plain_file(path: Path) -> OSError:
+    return PermissionError(errno.EPERM, "it is no plain file", str(path))
 
 
 def no_link(path: str, flags: int) -> int:

@@ -14,13 +14,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import locks
 from errors import FileError, ProgramError, RunError, RunInUse
-from files import file_md5, load_npz, no_link, write_atomically, write_npz
+from files import file_md5, load_npz, no_link, write_atomically, write_named, write_npz
 from locks import Lock, Owner, locked
 from records.checkpoints import read_facts
 from records.folder import RunFolder
+from utilities import results
 
 # ------------------------------------------------------------------------------------- what is said
 
@@ -106,6 +108,25 @@ def test_nothing_but_a_plain_file_is_opened(tmp_path):
         with pytest.raises(OSError, match="is a link or no plain file"):
             Lock(tmp_path / name).acquire()
     assert (tmp_path / "precious").read_text() == "kept" and not (tmp_path / "new").exists()
+
+
+def test_a_pipe_or_device_never_loses_its_name(tmp_path):
+    """As /dev/full would to root, in whose place a file would be; not tried with real ones."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="no plain file"):
+        write_atomically(pipe, lambda file: file.write(b"x"))
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/0/none")
+    with pytest.raises(OSError, match="no plain file"):
+        write_named(tmp_path / "stdout", lambda file: file.write(b"x"))
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (pipe, tmp_path / "link"):
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        assert results.main([str(ROOT / "results"), "--csv", str(path)]) == 0
+        assert os.read(reader, 8) == b"command,"
+        os.close(reader)
+    assert pipe.is_fifo() and (tmp_path / "link").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "link", "stdout"}
 
 
 def test_nobody_waits_at_a_pipe_for_what_is_read(tmp_path):

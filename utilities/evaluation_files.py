@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, OwnSet
 from errors import FileError
-from files import write_atomically
+from files import write_named
 from records.networks import SavedNetwork
 from tasks import TASKS
 from utilities import confusion, mistakes
@@ -81,7 +81,7 @@ class Files:
             made.append((mistakes_picture, rendered(figure, mistakes_picture.suffix), remark))
         for path, content, _ in made:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, partial(write_all, content))
+            write_named(path, partial(write_all, content))
         return [f"{path}{remark}" for path, _, remark in made]
 
     def csv(self) -> bytes:

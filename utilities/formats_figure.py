@@ -18,7 +18,7 @@ if not __package__:  # started as a file
 
 import terminal
 from errors import RunError
-from files import write_atomically
+from files import write_named
 from settings import FORMAT_ARGUMENTS, Settings
 from utilities.outcomes import by_settings, collect, mean_and_deviation
 from utilities.pictures import pyplot, rendered, write_all
@@ -128,7 +128,7 @@ def draw(found: list[Point], out: Path) -> None:
         axes.legend()
     content = rendered(figure, out.suffix)
     plt.close(figure)
-    write_atomically(out, lambda file: write_all(content, file))
+    write_named(out, lambda file: write_all(content, file))
 
 
 def markdown(found: list[Point]) -> str:
@@ -151,7 +151,7 @@ def main(arguments: list[str]) -> int:
     draw(found, a.out)
     text = markdown(found)
     if a.markdown:
-        write_atomically(a.markdown, lambda file: write_all(text.encode(), file))
+        write_named(a.markdown, lambda file: write_all(text.encode(), file))
     print(text + "\n".join([str(a.out), *remarks]))
     return 0
 

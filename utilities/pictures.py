@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from ending import importing
-from files import write_atomically
+from files import write_named
 from settings import FORMAT_ARGUMENTS
 
 # Of a format everywhere: distinct in grey as well, by lightness, dash and marker.
@@ -107,7 +107,7 @@ def save(figure: Any, *paths: Path) -> None:
     pyplot().close(figure)
     for path, content in zip(paths, contents, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, partial(write_all, content))
+        write_named(path, partial(write_all, content))
 
 
 def write_all(content: bytes, file: IO[bytes]) -> None:

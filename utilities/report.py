@@ -16,7 +16,7 @@ if not __package__:  # started as a file
 
 import terminal
 from errors import printable_path
-from files import write_atomically
+from files import write_named
 from tasks import TASKS
 from utilities.learning_curves import curves, panels
 from utilities.naming import task_name
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
         raise nothing("to show", left_out)
     content = page(outcomes, left_out).encode(errors="backslashreplace")
     a.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(a.out, lambda file: file.write(content))
+    write_named(a.out, lambda file: file.write(content))
     print(f"{printable_path(a.out)}: {counted(len(outcomes))}, {len(content) / 1e6:.1f} MB")
     for remark in left_out:
         print(f"left out: {remark}")

@@ -14,7 +14,7 @@ if not __package__:  # started as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import terminal
-from files import write_atomically
+from files import write_named
 from utilities import results_table
 from utilities.outcomes import collect, nothing
 from utilities.results_table import aligned, as_csv, markdown, table
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
 
 def write(path: Path, text: str) -> None:
     """Write a file of text, whole or not at all."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_named(path, lambda file: file.write(text.encode()))
 
 
 if __name__ == "__main__":
