@@ -8,12 +8,16 @@
 Imported before anything that takes long, so that `watch` guards the other imports, too.
 """
 
+import sys
+
+if not hasattr(sys.flags, "safe_path"):  # what follows cannot be loaded there
+    sys.exit(f"{sys.argv[0]}: it needs Python 3.11 or newer, and this is {sys.version.split()[0]}")
+
 import contextlib
 import functools
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType

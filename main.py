@@ -10,7 +10,7 @@ README.md explains formats and results.
 import sys
 from pathlib import Path
 
-if sys.flags.safe_path:  # PYTHONSAFEPATH
+if getattr(sys.flags, "safe_path", False):  # PYTHONSAFEPATH; Python 3.10 has no such flag
     sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import ending

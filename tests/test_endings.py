@@ -217,6 +217,28 @@ def test_windows_is_refused_in_one_line():
     assert status == 2 and out == "" and err.count("\n") == 1 and "WSL" in err
 
 
+FILES = {name: name if name == "main.py" else f"utilities/{name}.py" for name in PROGRAMS}
+
+
+@pytest.mark.parametrize("file", FILES.values())
+def test_a_python_without_packages_is_one_line(file, tmp_path):
+    (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError(\"No module named 'numpy'\")")
+    status, out, err = shell(f"$PYTHON {file} -h", PYTHONPATH=str(tmp_path))
+    if file != "utilities/benchmark.py":  # which needs none for its help
+        assert status == 1 and out == "" and "install requirements.txt" in err
+        assert err.count("\n") == 1
+
+
+def test_an_older_python_is_refused_in_one_line():
+    """One without the flag that came with 3.11."""
+    older = (
+        "import sys; names = [n for n in dir(sys.flags) if n[0] != '_' and n != 'safe_path']; "
+        "sys.flags = type('Flags', (), {n: getattr(sys.flags, n) for n in names}); import ending"
+    )
+    status, out, err = shell(f'$PYTHON -c "{older}"')
+    assert status == 1 and out == "" and err.count("\n") == 1 and "needs Python 3.11" in err
+
+
 def test_a_mistake_in_a_program_is_none_of_these_ends():
     @ending.program("name")
     def mistaken(words):

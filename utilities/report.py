@@ -13,6 +13,9 @@ from typing import Any
 
 if not __package__:  # started as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import ending
+
+    ending.watch()
 
 import terminal
 from errors import printable_path

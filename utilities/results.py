@@ -12,6 +12,9 @@ from pathlib import Path
 
 if not __package__:  # started as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import ending
+
+    ending.watch()
 
 import terminal
 from files import write_named

@@ -14,6 +14,9 @@ from pathlib import Path
 
 if not __package__:  # started as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import ending
+
+    ending.watch()
 
 import itertools
 import re
