@@ -10,7 +10,7 @@ from typing import TextIO
 from bars import Ticker, duration
 from errors import printable
 from utilities.sweep_jobs import Job
-from utilities.sweeping import Listener
+from utilities.sweep_listener import Listener
 
 LEAST_NAME = 12  # columns
 DOTS = ".."

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from bars import Pace, where
+from bars import Pace
 from data_options import load_chosen
 from datasets import Dataset
 from ending import check_address_space, failure, importing
 from errors import DataError, Diverged, RunError, RunInUse, Stopped
 from records import machine
-from records.watcher import Watcher
 from signals import away_from_threads
 from tasks import TASKS
 from utilities.sweep_jobs import ENDED, Job, Options, write_summary
+from utilities.sweep_listener import Listener, Passing
 
 if TYPE_CHECKING:
     from trainer import Trainer
@@ -26,50 +26,6 @@ if TYPE_CHECKING:
 # Runs of a task at a time on a GPU, unless asked otherwise; of others, and on a CPU, one.
 # Convolutions of several runs become grouped ones, which nobody has measured.
 GPU_TOGETHER = {"PI_MNIST": 8}
-
-
-class Listener:
-    """What a sweep tells: each method may be overridden."""
-
-    def changed(self, job: Job) -> None:
-        """Its status is another."""
-
-    def went_on(self) -> None:
-        """Some run has got further."""
-
-    def say(self, text: object) -> None:
-        """Something for the user."""
-
-
-class Passing(Watcher):
-    """Passes on what a run tells, and ends the run when the sweep is to end."""
-
-    def __init__(self, sweep: "Sweep", job: Job) -> None:
-        self.sweep = sweep
-        self.job = job
-        self.trainer: Trainer | None = None
-
-    def resumed(self, trainer: "Trainer", last_epoch: int) -> None:
-        self.trainer = trainer
-        if trainer.position.epoch >= 0:
-            self.job.record = self.job.run.records()[-1]
-        self._note_place()
-
-    def trained(self, batches: int) -> None:
-        if self.job.pace:
-            self.job.pace.look(batches)
-        self._note_place()
-        self.sweep.listener.went_on()
-        if self.sweep.ending:
-            raise Stopped
-
-    def note(self, text: str) -> None:
-        self.sweep.listener.say(text)
-
-    def _note_place(self) -> None:
-        if self.trainer:
-            self.job.where = where(self.trainer, self.job.last_epoch)
-            self.job.done = self.trainer.batches_done
 
 
 class Sweep:
