@@ -19,7 +19,7 @@ import terminal
 from errors import SettingsError
 from records import machine
 from signals import SIGNALS
-from utilities import ray_cluster, sample_data, sweep, sweep_table
+from utilities import cores, sample_data, sweep, sweep_table
 
 # A user whom the system does not know, as in many containers.
 UNKNOWN = """
@@ -113,8 +113,8 @@ def test_where_nobody_knows_which_cores_a_process_has(monkeypatch):
     """On macOS."""
     monkeypatch.delattr(os, "sched_getaffinity")
     assert machine.cores() == os.cpu_count()
-    ray_cluster.take_cores(1)
-    assert ray_cluster._cores == []
+    assert not cores.take_cores(1)
+    assert cores._cores == []
 
 
 @pytest.mark.parametrize("program", [main, sweep])

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,10 +17,10 @@ from typing import Any
 
 import terminal
 from errors import RunError
-from locks import Lock
 from records import machine
 from records.metrics import Record
 from settings import Settings
+from utilities.cores import take_cores
 from utilities.sweep_jobs import Job, Options, plan
 from utilities.sweeping import Sweep
 
@@ -30,8 +29,6 @@ RETRIES = 10  # lost workers that a run survives
 LOCKED_SECONDS = 60  # how long a lost worker may hold its lock
 
 Outcome = tuple[str, Record, str]  # status, record and why of a Job
-
-_cores: list[Lock] = []  # which cores this process has
 
 
 def train_on_ray(sweep: Sweep, address: str, cpus: int, gpus: float) -> None:
@@ -129,7 +126,7 @@ def train_one(settings: dict[str, Any], options: Options, cores: int) -> Outcome
     deadline = time.monotonic() + LOCKED_SECONDS
     while True:
         jobs = plan([Settings(**settings)], options)
-        sweep = Sweep(jobs, options, together=1)
+        sweep = Sweep(jobs, options, together=1, leads=False)
         with ended_by_ray(sweep):
             sweep.train()
         (job,) = jobs
@@ -153,26 +150,3 @@ def ended_by_ray(sweep: Sweep) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def take_cores(count: int) -> None:
-    """Confine this process to cores that no other worker has.
-
-    Two XLA programs on the same ones slow each other badly.
-    """
-    if not hasattr(os, "sched_getaffinity"):  # macOS
-        return
-    free = sorted(os.sched_getaffinity(0))
-    if _cores or count >= len(free):
-        return
-    taken = []
-    for core in free:
-        name = f"deep-learning-storage-{os.getuid()}-core{core}"
-        lock = Lock(Path(tempfile.gettempdir()) / name)
-        if not lock.acquire():
-            continue
-        _cores.append(lock)  # held until the process ends
-        taken.append(core)
-        if len(taken) == count:
-            os.sched_setaffinity(0, taken)
-            return

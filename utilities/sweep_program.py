@@ -8,6 +8,7 @@ from pathlib import Path
 import terminal
 from ending import failure
 from settings import SEED, Settings
+from utilities import workers
 from utilities.sweep_jobs import Job, Options, plan
 from utilities.sweep_table import Table
 from utilities.sweeping import GPU_TOGETHER, Sweep
@@ -44,12 +45,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"runs that one program trains at a time (default auto: {on_a_gpu} on a GPU, else 1)",
     )
-    add_ray_options(parser)
+    add_process_options(parser)
 
 
-def add_ray_options(parser: argparse.ArgumentParser) -> None:
-    """--ray and what it takes."""
-    parser.add_argument(
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """--jobs, --ray and what that takes."""
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument(
+        "--jobs",
+        type=count_or_auto,
+        default=None,
+        metavar="N",
+        help="processes that train at a time, each on cores of its own (default auto: on a CPU "
+        "one for each core for PI_MNIST, else 1)",
+    )
+    one.add_argument(
         "--ray",
         nargs="?",
         const="",
@@ -106,12 +116,7 @@ def execute(
         remark_on_code(name, jobs)
         with contextlib.closing(table), terminal.Signals(end) as signals:
             sweep.at_once = signals.at_once
-            if a.ray is None:
-                sweep.train()
-            else:
-                from utilities.ray_cluster import train_on_ray
-
-                train_on_ray(sweep, a.ray, a.cpus, a.gpus)
+            train(sweep, a)
         sweep.write_summary()
     except (OSError, MemoryError) as error:
         what, status = failure(error) or ("", 1)
@@ -126,6 +131,21 @@ def execute(
     if table.lost:
         terminal.say(name, (failure(table.lost) or ("",))[0])
     return (0 if done == len(jobs) and not table.lost else 1), jobs
+
+
+def train(sweep: Sweep, a: argparse.Namespace) -> None:
+    """Train what is unfinished, here, in processes of this machine or on a cluster."""
+    if a.ray is not None:
+        from utilities.ray_cluster import train_on_ray
+
+        train_on_ray(sweep, a.ray, a.cpus, a.gpus)
+        return
+    wanted = 1 if a.jobs is None and a.together else a.jobs
+    count = workers.number_of_processes(wanted, sweep.jobs, sweep.options, a.threads)
+    if count == 1:
+        sweep.train()
+    else:
+        workers.train_in_processes(sweep, count, a.threads)
 
 
 def remark_on_code(name: str, jobs: list[Job]) -> None:

@@ -35,6 +35,8 @@ class Sweep:
     ----------
     together
         How many runs at a time; None: what suits the device.
+    leads
+        False if another process says what is known of all runs, and writes summary.csv.
 
     Attributes
     ----------
@@ -50,6 +52,7 @@ class Sweep:
         options: Options,
         together: int | None = None,
         listener: Listener | None = None,
+        leads: bool = True,
     ) -> None:
         self.jobs = jobs
         self.options = options
@@ -57,7 +60,9 @@ class Sweep:
         self.listener = listener or Listener()
         self.ending: int | None = None
         self.at_once: Callable[[], AbstractContextManager] = contextlib.nullcontext
+        self._leads = leads
         self._data: dict[str, Dataset] = {}  # by the name of the data set
+        self._first: dict[tuple, Trainer] = {}  # that later ones of its kind share programs with
         self._warned: set[str] = set()
 
     def change(self, job: Job, status: str, why: str = "") -> None:
@@ -80,6 +85,8 @@ class Sweep:
         names = dict.fromkeys(TASKS[job.settings.task].data_set for job in looked_at)
         errors: dict[str, DataError] = {}
         for name in names:
+            if name in self._data:
+                continue
             try:
                 with self.at_once():
                     self._data[name] = load_chosen(name, self.options)
@@ -96,8 +103,13 @@ class Sweep:
                 self.change(job, "failed", str(missing))
         self.write_summary()
         left = [job for job in jobs if job.status not in ENDED]
-        self._warn_of_frequencies(left)
+        if self._leads:
+            self._warn_of_frequencies(left)
         return left
+
+    def forget_data(self) -> None:
+        """Free the memory of what `unfinished` has read."""
+        self._data.clear()
 
     def warn(self, text: str) -> None:
         """Tell the user, once."""
@@ -121,8 +133,7 @@ class Sweep:
         check_address_space()
         groups: dict[tuple, list[Job]] = {}
         for job in self.unfinished():
-            alike = job.settings.task, job.settings.format, job.settings.streams
-            groups.setdefault(alike, []).append(job)
+            groups.setdefault(alike(job), []).append(job)
         for jobs in groups.values():
             self._train_group(jobs)
 
@@ -156,15 +167,15 @@ class Sweep:
         with importing():
             from trainer import Trainer
 
-        first = None
         for job in jobs:
             if self.ending:
                 return
             data = self._data[TASKS[job.settings.task].data_set]
             if not self._open(job, data):
                 continue
-            trainer = Trainer(job.settings, data, like=first)
-            first = first or trainer
+            kind = alike(job)
+            trainer = Trainer(job.settings, data, like=self._first.get(kind))
+            self._first.setdefault(kind, trainer)
             if self._begin(job, trainer):
                 yield job, trainer
 
@@ -213,7 +224,8 @@ class Sweep:
         job.run.unlock()
         job.status = "in use" if isinstance(error, RunInUse) else "failed"
         job.why = str(error)
-        self.listener.say(error)
+        if self._leads:
+            self.listener.say(error)
         return False
 
     def _train_team(self, team: "dict[Job, Trainer]", pace: Pace) -> None:
@@ -254,4 +266,10 @@ class Sweep:
 
     def write_summary(self) -> None:
         """Write summary.csv as things are."""
-        write_summary(self.jobs, self.options)
+        if self._leads:
+            write_summary(self.jobs, self.options)
+
+
+def alike(job: Job) -> tuple:
+    """What jobs that share a program have in common."""
+    return job.settings.task, job.settings.format, job.settings.streams
