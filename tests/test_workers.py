@@ -101,7 +101,7 @@ def test_what_cannot_be_trained(line, tmp_path, capsys, monkeypatch):
     mine.unlock()
     out = capsys.readouterr().out
     assert out.count("its process has ended 1 times, by signal 9") == 2
-    assert out.count(" in use ") == 1 and "0 of 3 runs finished" in out
+    assert out.count("_sample                     in use ") == 1 and "0 of 3 runs finished" in out
     with (tmp_path / "summary.csv").open() as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["failed", "unfinished", "failed"]
 
