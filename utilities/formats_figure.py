@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 if not __package__:  # started as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -24,19 +23,14 @@ from errors import RunError
 from files import write_named
 from settings import FORMAT_ARGUMENTS, Settings
 from utilities.outcomes import by_settings, collect, mean_and_deviation
-from utilities.pictures import pyplot, rendered, write_all
+from utilities.pictures import WIDTH, End, label_ends, pyplot, rendered, styles, write_all
 
 EPOCHS = 20
-FIXED = {  # a line each: its colour and marker
-    "FXP": ("tab:blue", "s"),
-    "FXPR": ("tab:orange", "^"),
-    "DFXP": ("tab:green", "D"),
-    "DFXPR": ("tab:red", "v"),
-}
+FIXED = ("FXP", "FXPR", "DFXP", "DFXPR")  # a line each
 RATIOS = (1, 2, 5, 10, 20, 50)  # what is written at the axis
 WIDTHS = {"FXP": (11, 13, 15, 19), "DFXP": (5, 7, 9, 11)}  # without the sign
 FLOATS = {"BF16": 16, "HFLP": 16, "E4M3": 8, "E4M3S": 8, "E5M2": 8, "E5M2S": 8}  # a point each
-LEFT = ("HFLP", "E5M2S")  # on this side of the point is the name, as there is another on it
+HEIGHT = 4.5  # inches, of the picture
 HEAD = ("format", "bits", "test error, %", "of FLP's", "runs")
 
 
@@ -105,30 +99,34 @@ def points(folders: Iterable[Path], sample: bool) -> tuple[list[Point], list[str
 def draw(found: list[Point], out: Path) -> None:
     """The picture."""
     plt = pyplot()
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for name, (colour, marker) in FIXED.items():
+    figure, axes = plt.subplots(figsize=(WIDTH, HEIGHT), layout="constrained")
+    names: dict[int, list[End]] = {}  # by where they stand
+    for name in (*FIXED, *FLOATS):
         if own := [point for point in found if point.format == name]:
+            (style,) = styles([name])
             x, y, off = zip(*((p.bits, p.ratio, p.deviation) for p in own), strict=True)
-            bars = off if any(off) else None  # there are several seeds
-            line = "-" if name.endswith("R") else "--"
-            style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": line}
-            axes.errorbar(x, y, bars, label=name, capsize=2, **style)
-    for point in found:
-        if point.format in FLOATS:
-            at = (point.bits, point.ratio)
-            axes.plot(*at, "*", color="black", markersize=9, zorder=3)
-            side, away = ("right", -7) if point.format in LEFT else ("left", 7)
-            place: dict[str, Any] = {"ha": side, "va": "center", "textcoords": "offset points"}
-            axes.annotate(point.format, at, (away, 0), fontsize=8, **place)
+            axes.errorbar(
+                x,
+                y,
+                off if any(off) else None,  # there are several seeds
+                color=style.colour,
+                linestyle=style.dash if name in FIXED else "none",
+                marker=style.marker,
+                capsize=2,
+            )
+            end = End(x[0], y[0], name, style.text)  # where the lines are apart
+            names.setdefault(x[0], []).append(end)
     axes.axhline(1, color="grey", linewidth=0.8)
+    axes.set_xlim(4.5, 20.5)
+    axes.text(4.6, 1.03, "FLP", va="bottom", color="grey")
     axes.set_yscale("log")
     axes.set_yticks(RATIOS, map(str, RATIOS))
     axes.yaxis.set_minor_locator(plt.NullLocator())
     axes.set_xlabel("bits of a stored number, with the sign")
     axes.set_ylabel("test error / that of FLP")
-    axes.set_title(f"PI MNIST, {EPOCHS} epochs", fontsize=10)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+    axes.set_title(f"PI MNIST, {EPOCHS} epochs", loc="left")
+    for ends in names.values():
+        label_ends(axes, ends, HEIGHT, margin=False)
     content = rendered(figure, out.suffix)
     plt.close(figure)
     write_named(out, lambda file: write_all(content, file))

@@ -17,7 +17,10 @@ from files import write_named
 from settings import FORMAT_ARGUMENTS
 
 # Of a format everywhere: distinct in grey as well, by lightness, dash and marker.
-COLOURS = ("#000000", "#009e73", "#e08a00", "#0060b0", "#b03060", "#7a5195")
+COLOURS = (
+    *("#000000", "#009e73", "#e08a00", "#0060b0", "#b03060", "#7a5195"),
+    *("#4aa3df", "#7f6a00", "#6e6e6e", "#c04a00", "#c060a0"),
+)
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (4, 1.5, 1, 1.5)), "-", (0, (1, 1)), (0, (8, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 PALEST = 0.5  # share of white in the colour of the last of several runs of a format
