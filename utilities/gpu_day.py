@@ -33,6 +33,7 @@ from errors import DeviceMissing, FileError
 from files import read_bytes, write_atomically, write_json
 from records import machine
 from tasks import TASKS
+from utilities.naming import counted
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "gpu_day"
@@ -145,10 +146,11 @@ class Day:
     def report(self, day: list[Step]) -> Path:
         """Write report.md as things are."""
         gpus = [" ".join(gpu.values()) for gpu in machine.gpus()]
+        cores = counted(machine.cores(), "core")
         lines = [
             f"# {self.device}",
             "",
-            f"{', '.join(gpus) or 'no NVIDIA GPU'}; {machine.processor()}, {machine.cores()} cores",
+            f"{', '.join(gpus) or 'no NVIDIA GPU'}; {machine.processor()}, {cores}",
             "",
             "| step | outcome | seconds | revision |",
             "|---|---|---|---|",

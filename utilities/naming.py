@@ -18,6 +18,11 @@ WORDS = {
 OTHERS = ("last_epoch", "seed", "streams")
 
 
+def counted(number: object, what: str) -> str:
+    """1 run, 2 runs."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def task_name(task: str) -> str:
     return task.replace("_", " ")
 

@@ -18,6 +18,7 @@ from records.folder import RunFolder
 from records.metrics import Record
 from settings import FORMAT_ARGUMENTS, Settings
 from tasks import TASKS
+from utilities.naming import counted
 
 Baselines = dict[tuple, list[float]]
 
@@ -79,7 +80,7 @@ class Outcome:
             return device  # older runs
         words = [str(machine["processor"])]
         if "cores" in machine:
-            words.append(f"{machine['cores']} cores")
+            words.append(counted(machine["cores"], "core"))
             if machine.get("threads", machine["cores"]) != machine["cores"]:
                 words[-1] += f" ({machine['threads']} threads)"
         if isinstance(machine.get("memory_gib"), (int, float)):

@@ -22,7 +22,7 @@ from errors import printable_path
 from files import write_named
 from tasks import TASKS
 from utilities.learning_curves import curves, panels
-from utilities.naming import task_name
+from utilities.naming import counted, task_name
 from utilities.outcomes import Outcome, collect, nothing
 from utilities.paper_figures import FIGURES, figure_of
 from utilities.pictures import pyplot, rendered
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
     content = page(outcomes, left_out).encode(errors="backslashreplace")
     a.out.parent.mkdir(parents=True, exist_ok=True)
     write_named(a.out, lambda file: file.write(content))
-    print(f"{printable_path(a.out)}: {counted(len(outcomes))}, {len(content) / 1e6:.1f} MB")
+    print(f"{printable_path(a.out)}: {counted(len(outcomes), 'run')}, {len(content) / 1e6:.1f} MB")
     for remark in left_out:
         print(f"left out: {remark}")
     return 0
@@ -82,7 +82,7 @@ def page(outcomes: Sequence[Outcome], left_out: Sequence[str]) -> Html:
     runs = sorted(outcomes, key=lambda o: (*order(o.settings), o.data, o.settings.seed))
     anchors = [f"run-{i}" for i in range(1, len(runs) + 1)]
     tasks = dict.fromkeys(task_name(run.settings.task) for run in runs)
-    title = f"{counted(len(runs))}: {', '.join(tasks)}"
+    title = f"{counted(len(runs), 'run')}: {', '.join(tasks)}"
     return document(
         title,
         tag("h1", title),
@@ -109,12 +109,8 @@ def notes(runs: Sequence[Outcome]) -> list[str]:
             counts = ", ".join(map(str, sorted(own)))
             lines.append(f"{task_name(task)}: runs of {counts} epochs instead of {published}")
     if stopped := sum(not run.complete for run in runs):
-        lines.append(f"not come to the last epoch: {counted(stopped)}")
+        lines.append(f"not come to the last epoch: {counted(stopped, 'run')}")
     return lines
-
-
-def counted(runs: int) -> str:
-    return f"{runs} run" if runs == 1 else f"{runs} runs"
 
 
 def left_out_list(left_out: Sequence[str]) -> list[Html]:
@@ -137,7 +133,7 @@ def papers_table(runs: Sequence[Outcome]) -> Html:
         lines.append([(text, sort_key(text, key)) for text, key in cells])
     if not missing:
         return table(HEAD, lines)
-    words = tag("summary", f"Missing of the paper's table: {counted(len(missing))}")
+    words = tag("summary", f"Missing of the paper's table: {counted(len(missing), 'run')}")
     items = tag("ul", *(tag("li", tag("code", command)) for command in missing))
     return join((table(HEAD, lines), tag("details", words, items)))
 

@@ -33,6 +33,7 @@ from settings import FORMAT_ARGUMENTS, SEED, Settings
 from tasks import TASKS
 from terminal import Parser
 from utilities import paper_figures
+from utilities.naming import counted
 from utilities.outcomes import collect
 from utilities.results_table import aligned, remarks, table
 from utilities.sweep_jobs import Job, Options, plan
@@ -134,7 +135,7 @@ class Costs:
 
     def __init__(self, sample: bool = False) -> None:
         report = json.loads(BENCHMARK.read_text())
-        self.machine = f"{report['cores']} cores of {report['processor']}"
+        self.machine = f"{counted(report['cores'], 'core')} of {report['processor']}"
         self._examples = SAMPLE_EXAMPLES if sample else EXAMPLES
         self._rows = {
             (result["task"], name): row
@@ -191,7 +192,7 @@ def announce(item: str, small: bool, jobs: list[Job], sample: bool = False) -> N
     """What is going to be done, and what it will cost."""
     runs = [job.settings for job in jobs]
     finished = sum(job.status == "finished" for job in jobs)
-    print(f"{item}: {len(runs)} runs, {finished} of them finished already")
+    print(f"{item}: {counted(len(runs), 'run')}, {finished} of them finished already")
     if small:
         print(shrunk(item, runs))
     if sample:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from settings import FORMAT_ARGUMENTS, NUMBERS, Settings
 from tasks import TASKS
+from utilities.naming import counted
 from utilities.outcomes import (
     Baselines,
     Outcome,
@@ -125,7 +126,9 @@ def remarks(outcomes: list[Outcome]) -> list[str]:
     ]
     still = sum(outcome.ranges_stood_still for outcome in outcomes)
     if still:
-        lines.append(f"ranges: in {still} runs in DFXP they never moved, the epochs are too short")
+        lines.append(
+            f"ranges: in {counted(still, 'run')} in DFXP they never moved, the epochs are too short"
+        )
     return lines
 
 

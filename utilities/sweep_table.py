@@ -9,6 +9,7 @@ from typing import TextIO
 
 from bars import Ticker, duration
 from errors import printable
+from utilities.naming import counted
 from utilities.sweep_jobs import Job
 from utilities.sweep_listener import Listener
 
@@ -107,7 +108,9 @@ class Table(Listener):
         counts = collections.Counter(job.status for job in self.jobs)
         states = ", ".join(f"{count} {status}" for status, count in counts.items())
         left = self.time_left() + self.compiling()
-        lines.append(shortened(f"{len(self.jobs)} runs: {states}", width - len(left)) + left)
+        lines.append(
+            shortened(f"{counted(len(self.jobs), 'run')}: {states}", width - len(left)) + left
+        )
         return [line[:width] for line in lines]
 
     def compiling(self) -> str:
