@@ -100,11 +100,19 @@ class _BatchUnpickler(pickle.Unpickler):
             ("", "ndarray"): None,  # only ever an argument of _reconstruct
             ("", "dtype"): _PickledDtype,
         }
+        if (module, name) == ("_codecs", "encode"):  # Python 3's bytes before protocol 3
+            return lambda *of: _latin1(*of)
         place = module.replace("numpy._core.", "numpy.core.").partition("numpy")
         key = (place[2].removeprefix("."), name)
         if place[:2] != ("", "numpy") or key not in known:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return known[key]
+
+
+def _latin1(text: str, encoding: bytes | str) -> bytes:
+    if encoding not in ("latin1", b"latin1"):
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
+    return text.encode("latin1")
 
 
 class _PickledDtype:

@@ -232,7 +232,7 @@ def test_names(folder, name):
     assert OwnSet(Path(folder)).name == name
 
 
-@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("labels", [list, np.array, lambda y: list(np.int64(y)), np.uint8])
 def test_batches_as_somebody_writes_them(protocol, labels, tmp_path, monkeypatch):
     """With Python 3 and NumPy: lists, arrays and NumPy's numbers."""
