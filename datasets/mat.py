@@ -74,9 +74,12 @@ def count(path: Path) -> int:
     try:
         check_sizes(path)
         shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
-        return int(shapes["X"][3])
+        *image, n = map(int, shapes["X"])
     except Exception as error:  # whosmat raises nearly anything on a damaged file
         raise _of_another_form(path, error) from error
+    if image != [32, 32, 3]:
+        raise DataError(f"{path} has X {shapes['X']}, not (32, 32, 3, n): give a file of that form")
+    return n
 
 
 def _of_another_form(path: Path, error: Exception) -> DataError:

@@ -230,4 +230,4 @@ def parse_idx(path: Path, content: bytes, shape: tuple[int, ...]) -> Pixels | La
         raise DataError(
             f"{path} has the label {array.max()}: give a set with labels 0..{CLASSES - 1}"
         )
-    return array.reshape(n, -1) if shape else array
+    return array.reshape(n, math.prod(shape)) if shape else array

@@ -205,6 +205,13 @@ def test_sizes_that_cannot_be(own, parts, fashion):
         load_own("mnist", OwnSet(fashion, **own))
 
 
+def test_a_part_without_examples_is_refused(tmp_path):
+    with refused("a test at least 1"):
+        load_own("mnist", OwnSet(idx_set(tmp_path / "untested", tests=0)))
+    with refused("cannot be"):
+        load_own("mnist", OwnSet(idx_set(tmp_path / "untrained", n=0)))
+
+
 def test_a_set_of_another_form_is_refused(fashion, generated, tmp_path):
     with refused("data_batch_1", "missing", "not of CIFAR10's form", "has raw", "--data-set"):
         load_own("cifar10", OwnSet(fashion))
@@ -269,6 +276,9 @@ def test_a_file_that_matlab_does_not_write_so(tmp_path):
     x = np.zeros((32, 32, 3, 200), np.uint8)
     scipy.io.savemat(folder / "train_32x32.mat", {"X": x, "y": np.ones((1, 200))})
     with refused("train_32x32.mat", "y (1, 200)", "(n, 1)"):
+        load_own("svhn", OwnSet(folder))
+    scipy.io.savemat(folder / "train_32x32.mat", {"X": x.T, "y": np.ones((200, 1))})
+    with refused("train_32x32.mat", "X (200, 3, 32, 32)", "(32, 32, 3, n)"):
         load_own("svhn", OwnSet(folder))
     (folder / "train_32x32.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(600, b"\0"))
     with refused("train_32x32.mat", "no MATLAB 5 file", "-v7"):
