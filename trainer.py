@@ -21,7 +21,8 @@ from snapshots import BEST, Position, Snapshot, check_arrays, check_best, check_
 from steps import Segment, Steps, Whole, driven, result
 from streams import Feed, Masks, Order, mask_source
 from tasks import TASKS
-from xla.device import device_failures, not_finite, to_device, to_host
+from xla.device import device_failures, to_device, to_host
+from xla.finite import not_finite
 from xla.masks import mask_state
 from xla.programs import TestProgram, TrainingProgram
 from xla.rounding import rounding_state

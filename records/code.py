@@ -56,6 +56,7 @@ SOURCES = (
     "xla/convolution_by_rows.py",
     "xla/convolution_by_xla.py",
     "xla/device.py",
+    "xla/finite.py",
     "xla/graphs.py",
     "xla/layout.py",
     "xla/masks.py",

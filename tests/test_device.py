@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from xla import device
+from xla import device, finite
 from xla.device import select_device
 from xla.program_cache import Program
 
@@ -141,6 +141,6 @@ def test_what_is_not_finite_is_found_in_one_transfer(monkeypatch):
         fetched.append(array)
         return plain(array)
 
-    monkeypatch.setattr(device, "np", SimpleNamespace(asarray=fetch))
-    assert device.not_finite(state, ["d", "c", "W"]) == ["W", "c"]
+    monkeypatch.setattr(finite, "np", SimpleNamespace(asarray=fetch))
+    assert finite.not_finite(state, ["d", "c", "W"]) == ["W", "c"]
     assert len(fetched) == 1

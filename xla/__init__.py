@@ -12,6 +12,7 @@
     rounding             to bfloat16, and at random
     graphs               PyTensor graphs as functions of arrays
     programs             a network's training step and test-time pass, compiled
+    finite               whether arrays are finite
     program_cache        compiled programs on disk
     device               its choice, name, memory and failures, arrays on it
     timing               single operations, for the benchmark

@@ -3,11 +3,10 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from errors import DeviceFailed, DeviceMissing
@@ -187,16 +186,3 @@ def to_host(tree: Any) -> Any:
 def wait(tree: Any) -> Any:
     """The same device arrays, computed."""
     return jax.block_until_ready(tree)
-
-
-@jax.jit
-def _finite(arrays: list[jax.Array]) -> jax.Array:
-    """Whether each is; one array, which is one transfer."""
-    return jnp.stack([jnp.isfinite(v).all() for v in arrays])
-
-
-def not_finite(state: Mapping[str, jax.Array], names: Iterable[str]) -> list[str]:
-    """Those of the named state arrays that hold a NaN or an infinity."""
-    names = sorted(names)
-    good = np.asarray(_finite([state[name] for name in names]))
-    return [name for name, is_good in zip(names, good, strict=True) if not is_good]
