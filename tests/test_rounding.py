@@ -49,6 +49,15 @@ def test_mean_and_variance(steps, fraction):
     assert abs(found.var() - f * (1 - f)) <= 4.5 * deviation * abs(1 - 2 * f) + 1e-4
 
 
+def draws(shape, key):
+    """The hash in NumPy: of 2^-24 to 1."""
+    with np.errstate(over="ignore"):
+        place = np.arange(np.prod(shape), dtype="uint32").reshape(shape) ^ key[0]
+        words = (place ^ (place >> 16)) * np.uint32(0x7FEB352D) ^ key[1]
+        words = (words ^ (words >> 15)) * np.uint32(0x846CA68B)
+    return (((words ^ (words >> 16)) >> 8) + 1) / 2.0**24
+
+
 @EVERYWHERE
 def test_what_is_on_the_grid_or_no_number_stays(run):
     x = f4([0, -0.0, 1, -1, 2047, -2047, 3000, -3000, 1e30, np.inf, -np.inf, np.nan])
@@ -59,18 +68,18 @@ def test_what_is_on_the_grid_or_no_number_stays(run):
     np.testing.assert_array_equal(run(round_at_random, wide, KEY), wide)
     tiny = run(round_at_random, np.full(MANY, -1e-30, f4), KEY)
     assert not tiny.any()  # -1 is less probable than can be drawn
+    for place, lowest in ((2107596, True), (25851868, False)):  # its draw is 2^-24, or 1
+        rare = np.array([place, 5], "uint32")
+        assert draws((1,), rare) == (2.0**-24 if lowest else 1)
+        found = [run(round_at_random, f4([x]), rare)[0] for x in (2.0**-25, 2.0**-24, 1 - 2.0**-24)]
+        assert found == [0, lowest, lowest]
 
 
 @EVERYWHERE
 def test_the_draws_follow_from_the_key_alone(run):
     """Against the hash in NumPy: equal alone, in a loop and vectorized."""
     x = np.random.RandomState(0).normal(size=(40, 50)).astype(f4) * 10
-    with np.errstate(over="ignore"):
-        place = np.arange(x.size, dtype="uint32").reshape(x.shape) ^ KEY[0]
-        words = (place ^ (place >> 16)) * np.uint32(0x7FEB352D) ^ KEY[1]
-        words = (words ^ (words >> 15)) * np.uint32(0x846CA68B)
-    drawn = ((words ^ (words >> 16)) >> 8) / 2.0**24
-    expected = np.floor(x) + (drawn < x - np.floor(x))
+    expected = np.floor(x) + (draws(x.shape, KEY) <= x - np.floor(x))
     np.testing.assert_array_equal(run(round_at_random, x, KEY), expected)
     assert (run(round_at_random, x, key(1)) != expected).any()
     alone, other = run_vectorized(round_at_random, x, KEY)

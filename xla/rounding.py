@@ -55,8 +55,8 @@ class RoundAtRandom(ElementwiseOp):
 
     def apply(self, x: jax.Array, key: jax.Array) -> jax.Array:
         below = jnp.floor(x)
-        drawn = (random_words(key, x.shape) >> 8).astype(jnp.float32) * np.float32(2.0**-24)
-        rounded = below + (drawn < x - below).astype(jnp.float32)
+        drawn = (random_words(key, x.shape) >> 8) + 1  # from 1: what is on the grid stays
+        rounded = below + (drawn.astype(jnp.float32) * np.float32(2.0**-24) <= x - below)
         return jnp.where(jnp.isinf(x), x, rounded)
 
 
