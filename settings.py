@@ -89,7 +89,11 @@ NUMBERS = (
         float,
     ),
     Number(
-        "INIT_EPOCHS", "init_epochs", 0, 10**6, "epochs with 31 bits that find the first ranges"
+        "INIT_EPOCHS",
+        "init_epochs",
+        0,
+        10**6,
+        "epochs that find the first ranges (DFXP: 31 bits)",
     ),
 )
 # The numbers that are options.
@@ -129,12 +133,13 @@ class FormatArguments:
         return [word for word, n in pairs if word not in (None, NONE) and n not in self.numbers]
 
     def taken(self, name: str) -> str:
-        """What the format of this name takes, where that is not plain; else nothing."""
+        """An example of what the format of this name takes, where that is not plain."""
         if not self.ignored:
             return ""
-        all_of_it = " ".join(number.argument for number in NUMBERS[: self.needs])
+        pairs = zip(NUMBERS, self.published, strict=True)
+        words = " ".join(NONE if n.name in self.ignored else f"{value:g}" for n, value in pairs)
         ignored = " ".join(n.argument for n in NUMBERS if n.name in self.ignored)
-        return f" ({name} takes {all_of_it} and ignores {ignored})"
+        return f", such as {name} {words}; it ignores {ignored}"
 
 
 NONE = "-"  # what a command line has in place of a number that is ignored
@@ -199,7 +204,7 @@ class Settings:
         arguments = FORMAT_ARGUMENTS[format]
         needed = NUMBERS[: arguments.needs]
         if missing := needed[len(numbers) :]:
-            names = " ".join(number.argument for number in missing)
+            names = " ".join(n.argument for n in missing if n.name not in arguments.ignored)
             raise SettingsError(f"{format} needs {names} as well{arguments.taken(format)}")
         values = {}
         for number, text in zip(needed, numbers, strict=False):

@@ -189,7 +189,9 @@ def test_a_benchmark_of_a_small_network(tmp_path, monkeypatch, capsys):
 
 def test_another_revision_is_measured_in_turn(tmp_path, monkeypatch):
     """Its processes run in its own tree, and answer with times of their own."""
-    answers = {"first": 0, "facts": {"flop": 1e9, "checkpoint_s": 30, "peak_GiB": 1}, "test": 1.0}
+    facts = {"flop": 1e9, "checkpoint_s": 30, "peak_GiB": 1, "device": "cpu", "versions": {}}
+    answers = {"first": 0, "facts": facts | {"remarks": ["on the CPU"]}, "test": 1.0}
+    said = []
 
     class Answering:
         running: list = []
@@ -207,10 +209,11 @@ def test_another_revision_is_measured_in_turn(tmp_path, monkeypatch):
 
     monkeypatch.setattr(benchmark_measure, "worker", Answering)
     plan = benchmark_measure.Plan(["FLP"], 3, "cpu", against=("abcdefg", tmp_path))
-    measurement = benchmark_measure.Measurement("PI_MNIST", plan, lambda text: None)
+    measurement = benchmark_measure.Measurement("PI_MNIST", plan, said.append)
     measurement.start()
     measurement.train()
     result = measurement.report()
+    assert measurement.machine() == {"device": "cpu", "versions": {}} and said[-1] == "on the CPU"
     row = result["formats"]["FLP"]
     assert row["ms_per_batch"]["median"] == 4 and row["to_floor"]["median"] == 1
     assert row["against"]["ms_per_batch"]["median"] == 8

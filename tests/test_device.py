@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from xla import device, finite
+from xla import cuda_installed, device, finite
 from xla.device import select_device
 from xla.program_cache import Program
 
@@ -68,6 +68,13 @@ def test_cuda_packages_without_a_driver(wheels, name, expected):
         assert line.startswith(beginning)
         assert "install requirements-cuda.txt" not in line
     assert "NVIDIA driver" in lines[0] or name == "cpu"
+
+
+@pytest.mark.skipif(cuda_installed(), reason="JAX's CUDA packages are installed")
+def test_without_cuda_packages_the_remedy_is_to_install_them():
+    lines, errors = selected("gpu")
+    remedy = "install requirements-cuda.txt or use --device cpu"
+    assert lines == [f"missing: JAX finds no GPU; {remedy}"] and errors == ""
 
 
 def test_random_numbers_do_not_depend_on_the_environment():

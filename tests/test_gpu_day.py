@@ -78,7 +78,9 @@ def test_another_device_has_another_folder(day, tmp_path, monkeypatch, capsys):
 
 
 def test_nothing_is_downloaded(day, tmp_path, monkeypatch):
-    day(note("a", tmp_path, f"import os; assert os.environ[{OFFLINE!r}]"))
+    report = str(tmp_path / "day" / "report.md")  # it is there from the first
+    code = f"import os; assert os.environ[{OFFLINE!r}] and os.path.exists({report!r})"
+    day(note("a", tmp_path, code))
     assert gpu_day.main(["--out", str(tmp_path / "day")]) == 0
     monkeypatch.setenv(OFFLINE, "1")
     monkeypatch.setattr("datasets.source.reachable", lambda *a: pytest.fail("the network"))

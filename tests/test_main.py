@@ -146,10 +146,16 @@ def test_what_a_format_does_not_need_is_ignored_aloud(capsys):
     [
         ("FXPR 5 9", "FXPR needs UP_BITS as well"),
         ("DFXPR 5 9 11 100", "DFXPR needs MAX_OVERFLOW INIT_EPOCHS as well"),
-        ("E4M3S 5 100 0.0001 2", "E4M3S needs MAX_OVERFLOW INIT_EPOCHS as well (E4M3S takes "),
-        ("E5M2S 5 - - 100 7 2", "MAX_OVERFLOW: '7' is not a rate from 0 to 1 (E5M2S takes "),
-        ("E5M2S x", "as well (E5M2S takes INITIAL_RANGE PROP_BITS UP_BITS RANGE_UPDATE_FREQ "),
-        ("E5M2S x - - - - -", " MAX_OVERFLOW INIT_EPOCHS and ignores PROP_BITS UP_BITS)"),
+        (
+            "E4M3S 5 100 0.0001 2",
+            "E4M3S needs MAX_OVERFLOW INIT_EPOCHS as well, such as E4M3S 5 - ",
+        ),
+        (
+            "E5M2S 5 - - 100 7 2",
+            "MAX_OVERFLOW: '7' is not a rate from 0 to 1, such as E5M2S 5 - - 1",
+        ),
+        ("E5M2S x", "E5M2S needs RANGE_UPDATE_FREQ MAX_OVERFLOW INIT_EPOCHS as well, such as "),
+        ("E5M2S x - - - - -", "such as E5M2S 5 - - 100 0.0001 2; it ignores PROP_BITS UP_BITS"),
         ("FP8 5", "FORMAT 'FP8' is none of FLP, HFLP, FXP, DFXP, FXPR, "),
     ],
 )

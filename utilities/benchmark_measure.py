@@ -222,6 +222,8 @@ class Measurement:
     def machine(self) -> Report:
         """Device and versions, as the process of the first format has them."""
         facts = self.facts[self.plan.formats[0]]
+        for remark in facts.get("remarks", ()):
+            self.say(remark)
         return {name: facts[name] for name in ("device", "versions")}
 
     def close(self) -> None:

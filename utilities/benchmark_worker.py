@@ -36,6 +36,7 @@ from xla.programs import TestProgram, TrainingProgram
 from xla.timing import matrix_products, repeated
 
 VERSIONS = ("pytensor", "jax", "jaxlib", "numpy")
+REMARKS: list[str] = []  # on the device
 Measurements = Mapping[str, Callable[[], Any]]
 
 
@@ -140,6 +141,7 @@ class Training:
         peak = peak_memory()
         return {
             "device": device_name(),
+            "remarks": REMARKS,
             "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
             "checkpoint_s": CHECKPOINT_SECONDS,
             "peak_GiB": peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
@@ -247,7 +249,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--together", type=terminal.whole(1, 1000), default=1)
     a = parser.parse_args(arguments)
     gc.set_threshold(100_000)  # as in main.py
-    on_cpu = select_device(a.device).platform == "cpu"
+    on_cpu = select_device(a.device, tell=REMARKS.append).platform == "cpu"
     rng = np.random.RandomState(1234)
     serving: Training | Floor | Layers
     if a.what in FORMAT_ARGUMENTS:

@@ -259,6 +259,7 @@ def main(arguments: list[str]) -> int:
     day, taken = Day(a.out, device), steps(a)
     day.read()
     a.out.mkdir(parents=True, exist_ok=True)
+    day.report(taken)
     for step in taken:
         if a.again or not day.done(step):
             day.take(step, a.device)

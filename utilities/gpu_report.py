@@ -167,10 +167,11 @@ def main(arguments: list[str] | None = None) -> int:
     a = parser().parse_args(arguments)
     try:
         device = gpu(a.device)
-        print(f"{device.name}, {a.bits} and {a.bits + 2} bits\n")
-        print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+        head = f"{device.name}, {a.bits} and {a.bits + 2} bits\n\n"
+        head += f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
         for row in rows(device, a):
-            print(f"| {' | '.join(row)} |", flush=True)
+            print(f"{head}| {' | '.join(row)} |", flush=True)
+            head = ""
     except ProgramError as error:
         say("gpu_report", error)
         return error.status

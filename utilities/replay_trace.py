@@ -11,6 +11,7 @@ initialisation is replayed event by event.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 if not __package__:  # started as a file
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> int:
         from xla.device import select_device
 
     with terminal.away_from_threads():
-        select_device(a.device)
+        select_device(a.device, tell=partial(terminal.say, "replay_trace"))
     report = Report(a.quiet)
     try:
         if "events_json" in trace:

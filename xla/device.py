@@ -66,7 +66,7 @@ def select_device(
         with _quiet(failures):
             device = jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # JAX's own, where its CUDA plugin is missing
-        reason = failures[0] if failures else _one_line(error)
+        reason = failures[0] if failures else str(error) and _one_line(error)
         raise DeviceMissing(_missing(name, reason)) from None
     if name == "auto" and device.platform == "cpu" and failures and tell:
         tell(
