@@ -482,3 +482,14 @@ def test_a_test_pass_between_forward_and_backward_changes_nothing():
     for plain, computed in zip(gradients(False), gradients(True), strict=True):
         assert np.any(plain)
         np.testing.assert_array_equal(computed, plain)
+
+
+@pytest.mark.parametrize("rows", [2, 100, 3000])
+def test_the_softmax_is_the_published_one_to_its_last_bit(rows):
+    """Of few rows and of many, which XLA compiles in another way."""
+    rng = np.random.RandomState(rows)
+    z = (rng.normal(size=(rows, 10)) * rng.choice([0.1, 1, 3], (rows, 1))).astype("float32")
+    v = pt.tensor("z", shape=z.shape, dtype="float32")
+    layer = Softmax("layer", FORMATS["FLP"], rng, 16, 10, **OPTIONS[2])
+    (y,) = compiled({"z": v}, [], [layer.activate(v)])({"z": z}, {})
+    np.testing.assert_array_equal(y, ref.softmax(z))

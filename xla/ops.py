@@ -89,12 +89,10 @@ def _flip_bits(x: jax.Array, bits: jax.Array) -> jax.Array:
 def to_float32(x: jax.Array) -> jax.Array:
     """float64 -> float32, a rounding that stays.
 
-    XLA for GPUs deletes it if the next thing is a conversion back. Not reduce_precision,
-    which is free to be simplified away as well.
+    XLA may delete it if the next thing is a conversion back, for CPUs only in large arrays.
+    Not reduce_precision, which is free to be simplified away as well.
     """
     rounded = x.astype(jnp.float32)
-    if jax.default_backend() == "cpu":
-        return rounded
     return _flip_bits(rounded, _zero_unless_nan(rounded))
 
 
