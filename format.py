@@ -72,7 +72,7 @@ class FLP:
     def largest(self, nob: Tensor, noib: Tensor) -> Tensor:
         """The largest values: what is there or beyond has overflowed.
 
-        int32 (n,), int32 (n, m) -> float32 (n, m).
+        int32 (n,), int32 (n, m) -> float32 (n, m). Only of formats that follow the overflow.
         """
         raise NotImplementedError(f"{type(self).__name__}.largest")
 

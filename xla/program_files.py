@@ -85,7 +85,7 @@ def remove_unreadable(folder: Path, key: str) -> None:
     """Remove the program of a key that was just written, if it cannot be read."""
     try:
         read(folder, key)
-    except Exception:
+    except Exception:  # whatever XLA for the device says
         (folder / f"program-{key}").unlink()
 
 
