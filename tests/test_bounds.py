@@ -146,9 +146,15 @@ def test_a_recorded_entry_one_step_off_is_found(capsys):
     assert capsys.readouterr().out.count("1 outside their bounds") == 2
 
 
+@pytest.mark.parametrize("everywhere", [True, False])
 @pytest.mark.parametrize(("wrong", "status"), [(0.0, 0), (1.0, 1)])
-def test_another_order_of_sums_passes_and_a_wrong_sum_does_not(wrong, status, monkeypatch, capsys):
+def test_another_order_of_sums_passes_and_a_wrong_sum_does_not(
+    everywhere, wrong, status, monkeypatch, capsys
+):
+    """In both programs, or in the training program only."""
     calls = []
+    plainly = Product.apply
+    shown = replay.Intermediates.of
 
     def backwards(self, x, W):
         calls.append(x.shape)
@@ -158,8 +164,16 @@ def test_another_order_of_sums_passes_and_a_wrong_sum_does_not(wrong, status, mo
         step = wrong * np.float32(2.0**-10) * (W.shape[1] == 8)  # of z's grid, first layer
         return total + jnp.zeros_like(total).at[4, 5].set(step)
 
+    def shown_plainly(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(Product, "apply", plainly)
+            return shown(*arguments)
+
     monkeypatch.setattr(Product, "apply", backwards)
+    if not everywhere:
+        monkeypatch.setattr(replay.Intermediates, "of", shown_plainly)
     assert main([str(OWN / f"{WIDE}.npz"), "--quiet"]) == status
     out = capsys.readouterr().out
     assert calls and ("outside their bounds" in out) == bool(status)
+    assert (", trained, layer" in out) == (status and not everywhere)
     assert json.loads(arrays_of(OWN / f"{WIDE}.npz")["meta_json"].item())["comp_precision"] == 19

@@ -1,9 +1,11 @@
 """Judging a replay by what float32 sums in another order may change, and by nothing else.
 
 Both the recorded and the computed values of a batch must lie within the bounds that
-follow from the state before it, as far as that is recorded. Where the trace holds what
-passed through a batch, each operation is judged once more from the operands it had: the
-recorded ones from what is recorded of them, the computed ones from all of them.
+follow from the state before it, as far as that is recorded. Each operation is judged once
+more from the operands it had: the computed ones of the program that shows all of them, the
+recorded ones where the trace holds what passed through a batch. A training program that
+sums in another order than the one that shows its operands is judged from the whole state
+before the batch.
 """
 
 import numpy as np
@@ -48,7 +50,7 @@ class Judge:
         states
             The computed state before the batch, after it, and after it without its range update.
         passed
-            What passed through.
+            What passed through, and the state after it, of the program that shows both.
         """
         trace = self.trace
         before, after, counted = states
@@ -59,11 +61,13 @@ class Judge:
         for (k, name), values in (recorded | inside).items():
             self.report.seen.add((k, name))
             label = f"batch {batch} layer {k} {name}"
-            mine = (computed | passed)[k, name]
+            mine = (passed | computed)[k, name]
             self.report.judge(label, step.bounds(k, name), mine, values, name not in NOT_STORED)
         self._ranges(batch, step, after, counted)
         known = self.bounds.known_state(before)
-        self._alone(f"batch {batch}, computed", examples, masks, known, computed | passed)
+        self._alone(f"batch {batch}, computed", examples, masks, known, passed)
+        if any(not np.array_equal(a, passed[key], equal_nan=True) for key, a in computed.items()):
+            self._alone(f"batch {batch}, trained", examples, masks, known, computed)
         if inside:
             known = self.bounds.state
             self._alone(f"batch {batch}, recorded", examples, masks, known, recorded | inside)

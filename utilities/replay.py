@@ -234,7 +234,11 @@ def intermediates(seen: Seen, gradients: Gradients) -> dict[str, Any]:
 
 
 class Intermediates:
-    """What happens inside a step, compiled from the same graph with more outputs."""
+    """What happens inside a step, and the state after it, compiled with more outputs.
+
+    It is a program of its own: where sums are rounded, theirs may be in another order than
+    those of the training program.
+    """
 
     def __init__(self, network: Network, batch_size: int) -> None:
         self.network = network
@@ -243,7 +247,7 @@ class Intermediates:
         self.function: Callable | None = None
 
     def of(self, state: Any, values: dict[str, Any], masks: list[np.ndarray]) -> Values:
-        """All that passes through a batch, by layer and name; masks (B, layer inputs)."""
+        """All that passes through a batch, and its state after it; masks (B, layer inputs)."""
         if self.function is None:
             self.function = self._compiled()
         values = values | {f"mask{k}": mask.astype("float32") for k, mask in enumerate(masks)}
@@ -252,11 +256,15 @@ class Intermediates:
 
     def _compiled(self) -> Callable:
         inputs = self.network.training_inputs(self.batch_size)
+        passes = self.network.passes(inputs)
         named = {
             (k, name): v
-            for k, passed in enumerate(self.network.passes(inputs))
+            for k, passed in enumerate(passes)
             for name, v in intermediates(*passed).items()
         }
+        after = {str(v.name): new for v, new in self.network.updates(inputs, passes).items()}
+        for k in range(len(passes)):
+            named |= {(k, name): after[f"layer{k}/{name}"] for name in STATE}
         self.names = list(named)
         return compiled(inputs, self.network.state, list(named.values()))
 
