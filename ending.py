@@ -15,6 +15,7 @@ if not hasattr(sys.flags, "safe_path"):  # what follows cannot be loaded there
 
 import contextlib
 import functools
+import gc
 import os
 import re
 import signal
@@ -69,7 +70,8 @@ def check_address_space() -> None:
 @contextlib.contextmanager
 def importing(xla: bool = False) -> Iterator[None]:
     """Around imports that take long: a signal waits, since an exception in the midst of one may
-    crash C code.
+    crash C code. What they make stays, so the garbage collector need not look for it: not
+    now, and not whenever a program is traced.
 
     Parameters
     ----------
@@ -85,13 +87,19 @@ def importing(xla: bool = False) -> Iterator[None]:
     """
     if xla:
         check_address_space()
+    collects = gc.isenabled()
     with Signals() as signals:
+        gc.disable()
         try:
             yield
+            gc.freeze()
         except ImportError as error:
             raise MissingPackage(f"{error}; {INSTALL}") from None
         except ValueError as error:  # JAX's of a variable of the environment
             raise SettingsError(f"{error}; unset that variable") from None
+        finally:
+            if collects:
+                gc.enable()
     signals.check()
 
 

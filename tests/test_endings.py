@@ -1,6 +1,8 @@
 """How every program ends: streams that are closed, full or unread, signals, lack of memory."""
 
+import contextlib
 import errno
+import gc
 import importlib
 import os
 import shlex
@@ -17,7 +19,7 @@ from fake_runs import DFXP, fake_run
 import ending
 import main
 import terminal
-from errors import DataError, Diverged, RunError, SettingsError, Stopped
+from errors import DataError, Diverged, ProgramError, RunError, SettingsError, Stopped
 from signals import Signals
 from utilities import sweep
 
@@ -308,3 +310,18 @@ def test_nothing_is_made_in_a_data_folder_that_is_not_there(name, tmp_path):
     with pytest.raises(DataError, match="is not there"):
         program.terminal.existing_data_folder(tmp_path / "typo", True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [None, ImportError, KeyError])
+def test_the_collector_rests_while_packages_are_imported(error):
+    assert gc.isenabled()
+    frozen = gc.get_freeze_count()
+    made = [[]]
+    with contextlib.suppress(ProgramError, KeyError), ending.importing():
+        assert not gc.isenabled()
+        made.append([made])
+        if error:
+            raise error
+    assert gc.isenabled()
+    assert (gc.get_freeze_count() > frozen) == (error is None)
+    gc.unfreeze()
