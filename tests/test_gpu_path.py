@@ -24,7 +24,7 @@ FILES = [
     f"tests/test_{name}.py"
     for name in (
         *("ops", "products", "statistics", "pooling", "convolution"),
-        *("layers", "format", "traces"),
+        *("layers", "format", "formats", "rounding", "traces"),
     )
 ]
 RNG = np.random.RandomState(0)
