@@ -12,7 +12,7 @@ import pytest
 from format import FORMATS, SIGNALS
 from layers import ConvMaxout, DenseMaxout, Softmax
 from model import Network
-from utilities.replay import intermediates
+from utilities.replay_inside import intermediates
 from xla.graphs import compiled
 from xla.layout import batch_first, flat
 
