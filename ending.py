@@ -88,11 +88,13 @@ def importing(xla: bool = False) -> Iterator[None]:
     if xla:
         check_address_space()
     collects = gc.isenabled()
+    loaded = len(sys.modules)
     with Signals() as signals:
         gc.disable()
         try:
             yield
-            gc.freeze()
+            if len(sys.modules) > loaded:
+                gc.freeze()
         except ImportError as error:
             raise MissingPackage(f"{error}; {INSTALL}") from None
         except ValueError as error:  # JAX's of a variable of the environment

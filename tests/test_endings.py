@@ -313,15 +313,17 @@ def test_nothing_is_made_in_a_data_folder_that_is_not_there(name, tmp_path):
 
 
 @pytest.mark.parametrize("error", [None, ImportError, KeyError])
-def test_the_collector_rests_while_packages_are_imported(error):
+@pytest.mark.parametrize("new", [True, False])
+def test_the_collector_rests_while_packages_are_imported(new, error, monkeypatch):
+    """It forgets what is there once something has been imported, and only then."""
     assert gc.isenabled()
     frozen = gc.get_freeze_count()
-    made = [[]]
     with contextlib.suppress(ProgramError, KeyError), ending.importing():
         assert not gc.isenabled()
-        made.append([made])
+        if new:
+            monkeypatch.setitem(sys.modules, "a new package", None)
         if error:
             raise error
     assert gc.isenabled()
-    assert (gc.get_freeze_count() > frozen) == (error is None)
+    assert (gc.get_freeze_count() > frozen) == (new and error is None)
     gc.unfreeze()
