@@ -42,6 +42,18 @@ def test_the_table(tmp_path, capsys):
     assert markdown.read_text().count("\n") == 2 + len(rows)
 
 
+def test_runs_of_one_seed_count_as_one(tmp_path, capsys):
+    """A figure's runs beside others of the same settings are no spread over seeds."""
+    fake_run(tmp_path / "fig1", 1.0, seed=1)
+    fake_run(tmp_path / "fig2", 1.2, seed=1)
+    rows, _ = results_table.table(outcomes.collect([tmp_path])[0])
+    assert (rows[0].error, rows[0].deviation, rows[0].runs) == (pytest.approx(1.1), None, 2)
+    fake_run(tmp_path / "fig3", 1.5, seed=2)
+    rows, _ = results_table.table(outcomes.collect([tmp_path])[0])
+    assert (rows[0].error, rows[0].runs) == (pytest.approx(1.3), 3)
+    assert rows[0].deviation == pytest.approx(0.4 / 2**0.5)
+
+
 @pytest.mark.parametrize(
     ("config", "device"),
     [

@@ -22,7 +22,7 @@ import terminal
 from errors import RunError
 from files import write_named
 from settings import FORMAT_ARGUMENTS, Settings
-from utilities.outcomes import by_settings, collect, mean_and_deviation
+from utilities.outcomes import by_settings, collect, errors_of_seeds, mean_and_deviation
 from utilities.pictures import WIDTH, End, label_ends, pyplot, rendered, styles, write_all
 
 EPOCHS = 20
@@ -83,7 +83,7 @@ def points(folders: Iterable[Path], sample: bool) -> tuple[list[Point], list[str
         if own not in groups:
             remarks.append(f"missing: {' '.join(own.command(seed=False))}")
             continue
-        errors = [outcome.error for outcome in groups[own]]
+        errors = errors_of_seeds(groups[own])
         mean, deviation = mean_and_deviation(errors)
         baseline = found[0].error if found else mean
         if not found and own.format != "FLP":

@@ -229,10 +229,18 @@ def baselines_of(outcomes: Iterable[Outcome]) -> Baselines:
     """The test errors of complete FLP runs, those that differ by their seeds together."""
     groups = by_settings(outcome for outcome in outcomes if outcome.complete)
     return {
-        baseline(settings): [outcome.error for outcome in group]
+        baseline(settings): errors_of_seeds(group)
         for settings, group in groups.items()
         if settings.format == "FLP"
     }
+
+
+def errors_of_seeds(outcomes: Iterable[Outcome]) -> list[float]:
+    """A test error a seed, of runs that differ by it alone: the mean of its runs."""
+    errors: dict[int, list[float]] = {}
+    for outcome in outcomes:
+        errors.setdefault(outcome.settings.seed, []).append(outcome.error)
+    return [statistics.mean(own) for own in errors.values()]
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:

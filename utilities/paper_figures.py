@@ -16,6 +16,7 @@ from utilities.outcomes import (
     baselines_of,
     by_settings,
     collect,
+    errors_of_seeds,
     mean_and_deviation,
     nothing,
 )
@@ -112,7 +113,7 @@ def lines_of(figure: Figure, outcomes: Iterable[Outcome], floats: Baselines | No
         if not figure.takes(settings) or floats is not None and baseline(settings) not in floats:
             continue
         by = 1.0 if floats is None else statistics.mean(floats[baseline(settings)])
-        point = Point(figure.place(settings), [outcome.error / by for outcome in group])
+        point = Point(figure.place(settings), [error / by for error in errors_of_seeds(group)])
         own: dict[str, Any] = {figure.swept: 1}  # a value that every number may have
         lines.setdefault(replace(settings, **own), []).append(point)
     return {

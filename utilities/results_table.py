@@ -14,6 +14,7 @@ from utilities.outcomes import (
     baseline,
     baselines_of,
     by_settings,
+    errors_of_seeds,
     mean_and_deviation,
 )
 
@@ -35,7 +36,8 @@ HEAD = (
 class Row:
     """A line of the table: runs that differ by their seeds only.
 
-    `deviation` is None of a single run, `paper` where the paper has no such run,
+    `error` is the mean of the seeds' errors, that of a seed the mean of its runs;
+    `deviation` is None of a single seed, `paper` where the paper has no such run,
     `difference` also while the runs are not complete. `ratio` is that to the error of FLP runs
     as long, `paper_ratio` the paper's of the same format, whatever the epochs are here; None
     where there are none.
@@ -146,7 +148,8 @@ def ratios(outcome: Outcome, error: float, floats: Baselines) -> tuple[float | N
 def row_of(outcomes: list[Outcome], paper: float | None, floats: Baselines) -> Row:
     """The row of complete runs that differ by their seeds, or of one stopped early."""
     first = outcomes[0]
-    mean, deviation = mean_and_deviation([outcome.error for outcome in outcomes])
+    errors = errors_of_seeds(outcomes)
+    mean, deviation = mean_and_deviation(errors)
     epochs = str(first.epochs) if first.complete else f"{first.last['epoch']} of {first.epochs}"
     ratio, paper_ratio = ratios(first, mean, floats)
     whole = TASKS[first.settings.task].epochs
@@ -156,7 +159,7 @@ def row_of(outcomes: list[Outcome], paper: float | None, floats: Baselines) -> R
         command=command(first.settings) + own,
         epochs=("" if first.complete else "stopped after ") + epochs + reduced,
         error=mean,
-        deviation=deviation if len(outcomes) > 1 else None,
+        deviation=deviation if len(errors) > 1 else None,
         paper=paper,
         difference=mean - paper if paper is not None and first.complete else None,
         ratio=ratio,
