@@ -42,7 +42,7 @@ def test_the_table(tmp_path, capsys):
     assert markdown.read_text().count("\n") == 2 + len(rows)
 
 
-def test_runs_of_one_seed_count_as_one(tmp_path, capsys):
+def test_runs_of_one_seed_count_as_one(tmp_path):
     """A figure's runs beside others of the same settings are no spread over seeds."""
     fake_run(tmp_path / "fig1", 1.0, seed=1)
     fake_run(tmp_path / "fig2", 1.2, seed=1)

@@ -236,7 +236,7 @@ def baselines_of(outcomes: Iterable[Outcome]) -> Baselines:
 
 
 def errors_of_seeds(outcomes: Iterable[Outcome]) -> list[float]:
-    """A test error a seed, of runs that differ by it alone: the mean of its runs."""
+    """A test error in % a seed, of runs that differ by it alone: the mean of its runs."""
     errors: dict[int, list[float]] = {}
     for outcome in outcomes:
         errors.setdefault(outcome.settings.seed, []).append(outcome.error)
