@@ -7,6 +7,7 @@ over cores; its own reductions of long axes first write their whole input to mem
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,18 @@ from xla.ops import JaxOp, materialise, root, to_float32
 SUMS_DEPEND_ON_CORES = jax.__version_info__ < (0, 11)
 
 
-def _sum_blocks(a: jax.Array, stages: int, most: int, enough: int = 1) -> jax.Array:
-    """Sum over axis 0 in stages, each adding up equal blocks of rows.
+def _itself(a: jax.Array) -> jax.Array:
+    return a
+
+
+def _sum_blocks(
+    a: jax.Array,
+    stages: int,
+    most: int,
+    enough: int = 1,
+    of: Callable[[jax.Array], jax.Array] = _itself,
+) -> jax.Array:
+    """Sum of `of(a)` over axis 0 in stages, each adding up equal blocks of rows.
 
     As far as the number of rows divides.
 
@@ -29,14 +40,17 @@ def _sum_blocks(a: jax.Array, stages: int, most: int, enough: int = 1) -> jax.Ar
         So many stages at most, of so many blocks at most.
     enough
         It ends where so many rows are left, or fewer.
+    of
+        Elementwise, and computed block by block: XLA writes to memory what is taken apart.
     """
     for stage in range(stages):
         if len(a) <= enough:
             break
         blocks = max(k for k in range(1, most + 1) if len(a) % k == 0)
         a = (materialise(a) if stage else a).reshape(blocks, len(a) // blocks, *a.shape[1:])
-        a = functools.reduce(lax.add, lax.split(a, (1,) * blocks))[0]
-    return a
+        a = functools.reduce(lax.add, map(of, lax.split(a, (1,) * blocks)))[0]
+        of = _itself
+    return of(a)
 
 
 class ChannelSum(JaxOp):
@@ -68,7 +82,9 @@ class ColumnNorm(JaxOp):
     """
 
     def apply(self, W: jax.Array) -> jax.Array:
-        squares = _sum_blocks(jnp.square(W.astype(jnp.float64)), stages=2, most=32)
+        squares = _sum_blocks(
+            W, stages=2, most=32, of=lambda rows: jnp.square(rows.astype(jnp.float64))
+        )
         return root(to_float32(jnp.sum(materialise(squares), axis=0)))
 
 
