@@ -25,6 +25,7 @@ from utilities import (
     benchmark_table,
     benchmark_worker,
 )
+from utilities.benchmark_parts import PARTS
 
 
 def products(task, batch_size):
@@ -174,11 +175,12 @@ def test_a_benchmark_of_a_small_network(tmp_path, monkeypatch, capsys):
     words = ["--tasks", "PI_MNIST", "--formats", "FLP", "--rounds", "1", "--device", "cpu"]
     try:
         files = ["-o", str(out), "--markdown", str(table)]
-        assert benchmark.main([*words, "--together", "2", *files]) == 0
+        assert benchmark.main([*words, "--together", "2", "--parts", *files]) == 0
     finally:
         signal.signal(signal.SIGTERM, usual)
     assert not benchmark_processes.Process.running
     result = check_report(json.loads(out.read_text()), "FLP")
+    assert list(result["parts"]["FLP"]["parts_ms"]) == list(PARTS)
     units = SIZE["units"]
     width = units * SIZE["pieces"]
     dense = 784 * width * 2 + units * width * 3 + units * 10 * 3

@@ -13,7 +13,8 @@ Close other programs first.
 
 floor: the step's matrix products alone (a convolution counted as its matrix product),
 by NumPy's BLAS on a CPU, by JAX's on a GPU; --layers compares every single convolution
-with its matrix products in NumPy's. --peer adds the same step in PyTorch: as written
+with its matrix products in NumPy's. --parts says what a step spends its time on, on one
+core. --peer adds the same step in PyTorch: as written
 (eager), compiled, and with QPyTorch's quantizers, as far as torch and qtorch are
 installed, here or for another Python (--peer PYTHON). --against adds the same step as it
 is in another revision of this repository.
@@ -39,7 +40,7 @@ from records import machine
 from settings import FORMAT_ARGUMENTS, PAPER
 from tasks import TASKS
 from utilities.benchmark_effort import EFFORTS
-from utilities.benchmark_measure import Plan, Report, measure, measure_layers
+from utilities.benchmark_measure import Plan, Report, measure, measure_layers, measure_parts
 from utilities.benchmark_processes import Process, tree_of
 from utilities.benchmark_table import markdown
 
@@ -101,6 +102,11 @@ def add_measurements(parser: argparse.ArgumentParser) -> None:
         help="measure each convolution against its matrix products as well",
     )
     parser.add_argument(
+        "--parts",
+        action="store_true",
+        help="measure each part of a training step, on one core of the CPU, as well",
+    )
+    parser.add_argument(
         "--device",
         choices=("auto", "cpu", "gpu"),
         default="auto",
@@ -156,6 +162,9 @@ def compare(
         write(report, a.out, a.markdown)
         if a.layers and (rows := measure_layers(task, a.rounds, a.device, say)):
             result["layers"] = rows
+            write(report, a.out, a.markdown)
+        if a.parts:
+            result["parts"] = measure_parts(task, plan.formats, a.rounds, say)
             write(report, a.out, a.markdown)
     print(markdown(report))
 

@@ -244,6 +244,41 @@ def measure_layers(task: str, rounds: int, device: str, say: Say) -> list[Report
     return [layer_row(list(rows)) for rows in zip(*answers, strict=True)]
 
 
+def one_core(task: str, what: str) -> Process:
+    """A measuring process with one thread on the CPU."""
+    return worker(task, what, "cpu", NPROC="1", OPENBLAS_NUM_THREADS="1")
+
+
+def measure_parts(task: str, formats: list[str], rounds: int, say: Say) -> dict[str, Report]:
+    """Each part of a training step on one core of the CPU, where times add up, by format."""
+    rows = {}
+    floor = one_core(task, FLOOR)
+    _asked(floor, task, "train")
+    for name in formats:
+        say(f"{task} {name}: part by part")
+        process = one_core(task, name)
+        _asked(process, task, "train")
+        times: dict[str, list[float]] = {"floor_ms": [], "ms_per_batch": []}
+        parts = []
+        for _ in range(rounds):
+            times["floor_ms"].append(_asked(floor, task, "train"))
+            times["ms_per_batch"].append(_asked(process, task, "train"))
+            parts.append(_asked(process, task, "parts"))
+        process.close()
+        spreads = {part: spread([p[part] for p in parts]) for part in parts[0]}
+        rows[name] = {key: spread(values) for key, values in times.items()} | {"parts_ms": spreads}
+    floor.close()
+    return rows
+
+
+def _asked(process: Process, task: str, what: str) -> Any:
+    """An answer; Failed if there cannot be one."""
+    answer = process.ask(what)
+    if process.why:
+        raise Failed(f"{task}, part by part: {process.why.removeprefix('benchmark_worker: ')}")
+    return answer
+
+
 def layer_row(answers: list[Sequence[Any]]) -> Report:
     """A product of a layer, from the (layer, product, ours, BLAS) of each round."""
     layer, product = answers[0][:2]

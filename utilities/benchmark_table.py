@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from utilities.benchmark_measure import PEERS, Report
+from utilities.benchmark_parts import PARTS
 
 SPEED = (
     "task",
@@ -37,6 +38,7 @@ OTHERS = (
     "its / ours",
     "its first batch (again), s",
 )
+STEPS = ("task", "format", "one core, ms a batch", "floor, ms", *PARTS)
 LAYERS = ("task", "layer", "product", "ours, ms", "BLAS, ms", "ratio")
 
 
@@ -56,6 +58,12 @@ def markdown(report: Report) -> str:
     others = [(*names, *other_cells(row)) for names, row in rows if "against" in row]
     tables += [table(OTHERS, others)] if others else []
     tables += [table(LAYERS, layers)] if layers else []
+    parts = [
+        (result["task"], name, *parts_cells(row))
+        for result in report["results"]
+        for name, row in result.get("parts", {}).items()
+    ]
+    tables += [table(STEPS, parts)] if parts else []
     return "\n".join(tables)
 
 
@@ -128,3 +136,9 @@ def layer_cells(row: Report) -> tuple[str, ...]:
     """Of the table of layers."""
     names = row["layer"], row["product"]
     return *names, times(row["ours_ms"]), times(row["blas_ms"]), times(row["to_blas"], 2)
+
+
+def parts_cells(row: Report) -> tuple[str, ...]:
+    """Of the table of a step's parts."""
+    whole = (f"{row[key]['median']:.2f}" for key in ("ms_per_batch", "floor_ms"))
+    return *whole, *(f"{row['parts_ms'][part]['median']:.2f}" for part in PARTS)

@@ -26,8 +26,10 @@ from model import N_CLASSES, Network
 from records.follow import CHECKPOINT_SECONDS
 from settings import FORMAT_ARGUMENTS, Settings
 from tasks import TASKS
+from utilities import benchmark_parts
 from utilities.benchmark_effort import effort
 from utilities.benchmark_products import output_sides, products, products_of, random_factors
+from xla import profiling
 from xla.convolution import Correlation, CorrelationFilterGradient, CorrelationInputGradient
 from xla.device import device_name, peak_memory, select_device, to_device, to_host, wait
 from xla.masks import mask_state
@@ -98,6 +100,22 @@ class Training:
         self.run(self.segment)
         return 1e3 * (time.perf_counter() - start) / self.segment
 
+    def parts(self) -> dict[str, float]:
+        """Milliseconds a batch of each part of a step, on a CPU's one core."""
+        state = [v.get_value().shape for layer in self.network.layers for v in (layer.W, layer.b)]
+        elapsed = 0.0
+
+        def run() -> None:
+            nonlocal elapsed
+            start = time.perf_counter()
+            self.run(self.segment)
+            elapsed = time.perf_counter() - start
+
+        kernels = profiling.kernels(self.training.program.text)
+        spent = profiling.seconds(run, kernels)
+        parts = benchmark_parts.split(spent, kernels, state, elapsed)
+        return {part: 1e3 * value / self.segment for part, value in parts.items()}
+
     def test(self) -> float:
         """Milliseconds a test image."""
         start = time.perf_counter()
@@ -151,6 +169,7 @@ class Training:
         return {
             "first": self.first,
             "train": self.train,
+            "parts": self.parts,
             "test": self.test,
             "checkpoint": self.checkpoint,
             "together": self.team,

@@ -23,6 +23,7 @@ def mask_state(seed: int) -> State:
     }
 
 
+@jax.named_scope("masks")
 def draw_masks(
     state: State, ps: Sequence[float], shapes: Sequence[tuple[int, int]]
 ) -> tuple[list[jax.Array], State]:

@@ -74,7 +74,7 @@ def _result(op: JaxOp, backend: str, *types: Type) -> Type:
 
 @jax_funcify.register(JaxOp)
 def _jax_code(op: JaxOp, **options: Any) -> Any:
-    return op.apply
+    return jax.named_scope(type(op).__name__)(op.apply)  # a name for profiles
 
 
 def _zero_unless_nan(x: jax.Array) -> jax.Array:

@@ -257,6 +257,11 @@ class Program:
         self.cache = cache
         self._compiled: dict[tuple, Compiled] = {}
 
+    @property
+    def text(self) -> str:
+        """What it has been compiled to, as XLA prints it."""
+        return "\n".join(program.as_text() or "" for program in self._compiled.values())
+
     def __call__(self, *arguments: Any, **static: Any) -> Any:
         leaves, tree = jax.tree.flatten(arguments)
         types = tuple((np.shape(v), str(getattr(v, "dtype", type(v)))) for v in leaves)
