@@ -182,7 +182,7 @@ class Layer:
             Whether signals are TF32 numbers (see `xla.products`); data are not.
         """
         s = self.ranges.signals(prop_bits, up_bits)
-        mask = self.arrange_input(mask)
+        mask = ops.materialised(self.arrange_input(mask))
         W = s["w"].quantize(s["w"].observe(self.W))
         b = s["b"].quantize(s["b"].observe(self.b))
         x = self.arrange_input(x) * mask
