@@ -95,7 +95,7 @@ class MaxPool(PoolingOp):
             shifted = [self._pixels(x, axis, a, windows) for a in range(self.size)]
             # Beyond the border nothing is larger than what there is.
             whole = [pad_axis(v, -np.inf, axis, 0, windows - v.shape[axis]) for v in shifted]
-            x = functools.reduce(jnp.maximum, whole)
+            x = materialise(functools.reduce(jnp.maximum, whole))
         return x
 
     def _pixels(self, x: jax.Array, axis: int, a: int, windows: int) -> jax.Array:
