@@ -32,8 +32,8 @@ is one piece of code, in a loop, which is what keeps compilation short.
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -122,18 +122,19 @@ def filter_gradient(x: jax.Array, dz: jax.Array, pad: int, tf32: bool) -> jax.Ar
     totals = [jnp.zeros((R, x.shape[1], n_out), x.dtype)] * taps
     for length, rows in _blocks(height, -pad, R, H).items():
         add = functools.partial(_add_row, x=x, dz=dz, above=pad, pad=side, length=length, tf32=tf32)
-        totals = _add_rows(add, rows, totals)
+        totals = _for_rows(rows, add, totals)
     return jnp.stack(totals, axis=1).reshape(R, S, C, n_out).transpose(3, 2, 0, 1)
 
 
-def _add_rows(add: Callable, rows: np.ndarray, totals: list[jax.Array]) -> list[jax.Array]:
-    """add(h, totals) for each h of rows: one above and one below, or neighbours."""
+def _for_rows(rows: np.ndarray, turn: Callable, carried: Any) -> Any:
+    """carried = turn(h, carried) for each h of rows: one above and one below, or neighbours."""
     step = np.int32(rows[1] - rows[0] if len(rows) > 1 else 1)
-
-    def turn(i: jax.Array, totals: list[jax.Array]) -> list[jax.Array]:
-        return add(rows[0] + i * step, totals)
-
-    return lax.fori_loop(np.int32(0), np.int32(len(rows)), turn, totals)
+    return lax.fori_loop(
+        np.int32(0),
+        np.int32(len(rows)),
+        lambda i, carried: turn(rows[0] + i * step, carried),
+        carried,
+    )
 
 
 def _add_row(
@@ -191,20 +192,16 @@ def _block(x: jax.Array, start: jax.Array, length: int) -> tuple[jax.Array, jax.
 
 def _map_rows(row: Callable, x: jax.Array, count: int, offset: int, size: int) -> jax.Array:
     """row(*block of x), blocks as `_blocks` has them, for h = 0..count-1, stacked."""
-    results = {}
-    for length, outputs in _blocks(count, offset, size, len(x)).items():
-        found = _map_blocks(row, x, outputs, offset, length)
-        neighbours = np.flatnonzero(np.diff(outputs) > 1) + 1
-        for start, stop in itertools.pairwise([0, *neighbours, len(outputs)]):
-            results[outputs[start]] = found[start:stop]
-    return jnp.concatenate([results[h] for h in sorted(results)])
 
+    def put(h: jax.Array, result: jax.Array, length: int) -> jax.Array:
+        found = row(*_block(x, h + offset, length))
+        return lax.dynamic_update_index_in_dim(result, found, h, axis=0)
 
-def _map_blocks(
-    row: Callable, x: jax.Array, outputs: np.ndarray, offset: int, length: int
-) -> jax.Array:
-    """row(*block of x), stacked, for output rows whose blocks have the same length."""
-    return lax.map(lambda h: row(*_block(x, h + offset, length)), jnp.asarray(outputs))
+    one = jax.eval_shape(lambda x: row(*_block(x, jnp.int32(0), 1)), x)
+    result = jnp.zeros((count, *one.shape), one.dtype)
+    for length, rows in _blocks(count, offset, size, len(x)).items():
+        result = _for_rows(rows, functools.partial(put, length=length), result)
+    return result
 
 
 def _taps(taps: int, pad: int, n: int, n_out: int) -> Iterator[tuple[int, slice, slice]]:
