@@ -11,7 +11,7 @@ import jax
 from jax.profiler import ProfileData
 
 # An instruction of a compiled program's text: its name, its type, the rest of the line.
-_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%([\w.-]+) = (.*?\)|\S+) (.*)$", re.MULTILINE)
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) (.*)$", re.MULTILINE)
 _SHAPE = re.compile(r"\w+\[([\d,]*)\]")
 _PATH = re.compile(r'op_name="([^"]*)"')
 
@@ -49,7 +49,7 @@ def seconds(call: Callable[[], Any], names: Collection[str]) -> dict[str, float]
         with jax.profiler.trace(folder):
             call()
         for path in Path(folder).rglob("*.xplane.pb"):
-            profile = ProfileData.from_file(str(path))  # its parts do not keep it
+            profile = ProfileData.from_file(str(path))
             for plane in profile.planes:
                 for line in plane.lines:  # a thread
                     events = (
