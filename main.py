@@ -105,7 +105,7 @@ def train(
     except ValueError as error:  # JAX's of a variable of the environment
         raise SettingsError(f"{error}; unset that variable") from None
 
-    with terminal.away_from_threads():
+    with terminal.held_back():
         select_device(a.device, a.deterministic, say)
     cache_programs()
     run.claim(a.settings, data.identity, resume=known)

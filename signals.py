@@ -88,12 +88,12 @@ class Signals:
 
 
 @contextlib.contextmanager
-def away_from_threads() -> Iterator[None]:
-    """Within it, threads that are started will never be the ones to which a signal comes.
+def held_back() -> Iterator[None]:
+    """Within it signals wait, and to threads and processes that are started none will ever come.
 
-    Of XLA's it may overwrite what they compute with: glibc then ends the process ("corrupted size
-    vs. prev_size"). The system chooses one of them if it is they that are at work (SIGXCPU), or
-    if a signal is still waiting for the first thread. What comes meanwhile waits.
+    To threads of XLA's none must: it may overwrite what they compute with, and glibc then ends
+    the process ("corrupted size vs. prev_size"). The system chooses one of them if it is they
+    that are at work (SIGXCPU), or if a signal is still waiting for the first thread.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield

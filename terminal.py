@@ -16,7 +16,7 @@ from paths import expanded as expanded
 from paths import no_folder
 from settings import Number
 from signals import Signals as Signals
-from signals import away_from_threads as away_from_threads
+from signals import held_back as held_back
 
 DASHES = tuple("\u2010\u2011\u2012\u2013\u2014\u2015\u2212")  # hyphen to horizontal bar, and minus
 

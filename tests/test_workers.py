@@ -142,6 +142,36 @@ def test_a_sweep_that_is_ended_leaves_nobody_behind(line, alone, tmp_path, numbe
     assert_same_runs(alone, tmp_path)
 
 
+def importing(pid):
+    """Whether a process is one of a sweep's, and has loaded something of NumPy's."""
+    place = ROOT / f"/proc/{pid}"
+    try:
+        own = "spawn_main" in (place / "cmdline").read_text()
+        return own and "numpy" in (place / "maps").read_text()
+    except OSError:  # it has ended
+        return False
+
+
+def test_ctrl_c_while_the_processes_start(line, tmp_path):
+    """A terminal sends it to all of them, and only the sweep's own hears it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "utilities.sweep", *map(str, line), tmp_path, "--jobs", "2"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        children = ROOT / f"/proc/{process.pid}/task/{process.pid}/children"
+        while process.poll() is None and not any(map(importing, children.read_text().split())):
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert err.splitlines() == ["sweep: interrupted; the same command goes on"]
+    assert "ending after the segments in flight" in out
+
+
 def test_how_many_processes(monkeypatch, tmp_path):
     jobs = [
         Job(settings, RunFolder(tmp_path / str(settings.seed)), 3)

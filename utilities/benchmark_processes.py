@@ -7,7 +7,6 @@ import contextlib
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import tarfile
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import ProgramError, SettingsError
-from signals import SIGNALS
+from signals import held_back
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = [sys.executable, "-m", "utilities.benchmark_worker"]
@@ -39,21 +38,19 @@ class Process:
         self.why: str | None = None
         self.process: subprocess.Popen[str] | None = None
         # A signal must find the process known here. It hears none; `close` kills it.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=tree,
-                env=os.environ | environment,
-            )
-        except OSError as error:
-            self.why = f"{command[0]}: {error.strerror}"
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        with held_back():
+            try:
+                self.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    cwd=tree,
+                    env=os.environ | environment,
+                )
+            except OSError as error:
+                self.why = f"{command[0]}: {error.strerror}"
 
     def read(self) -> Any:
         """The next answer."""

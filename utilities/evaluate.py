@@ -108,7 +108,7 @@ def evaluate(a: argparse.Namespace) -> int:
         from xla.program_cache import cache_programs
 
     tell = functools.partial(terminal.say, parser().name)
-    with terminal.away_from_threads():
+    with terminal.held_back():
         select_device(a.device, a.deterministic, tell)
     cache_programs()
     predictions = predict(network, data, a.part)

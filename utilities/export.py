@@ -169,7 +169,7 @@ def export(a: argparse.Namespace, stopping: terminal.Signals) -> SavedNetwork:
     with terminal.importing(xla=True):
         from utilities.integer_form import contents
         from xla.device import select_device
-    with terminal.away_from_threads():
+    with terminal.held_back():
         select_device("cpu")  # its sums are float32, whatever the format
     network = built(saved)
     settings = saved.settings

@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
         from utilities.replay_run import replay_run
         from xla.device import select_device
 
-    with terminal.away_from_threads():
+    with terminal.held_back():
         select_device(a.device, tell=partial(terminal.say, "replay_trace"))
     report = Report(a.quiet)
     try:

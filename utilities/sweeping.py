@@ -14,7 +14,7 @@ from datasets import Dataset
 from ending import check_address_space, failure, importing
 from errors import DataError, Diverged, RunError, RunInUse, Stopped
 from records import machine
-from signals import away_from_threads
+from signals import held_back
 from tasks import TASKS
 from utilities.sweep_jobs import ENDED, Job, Options, write_summary
 from utilities.sweep_listener import Listener, Passing
@@ -144,7 +144,7 @@ class Sweep:
             from xla.program_cache import cache_programs, compilations
 
         options = self.options
-        with away_from_threads():
+        with held_back():
             device.select_device(options.device, options.deterministic, self.warn)
         cache_programs()
         together = self._at_a_time(jobs[0].settings.task, device.batching_pays())

@@ -13,6 +13,7 @@ import signal
 import time
 import traceback
 from collections import Counter, deque
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,7 +21,7 @@ from bars import Pace
 from ending import failure
 from records import machine
 from settings import Settings
-from signals import SIGNALS
+from signals import held_back
 from utilities.cores import take_cores
 from utilities.sweep_jobs import ENDED, Job, Options, plan
 from utilities.sweep_listener import Listener
@@ -87,7 +88,9 @@ class Worker:
     def __init__(self, options: Options, cores: int) -> None:
         self.connection, theirs = PROCESSES.Pipe()
         self.process = PROCESSES.Process(target=work, args=(theirs, options, cores), daemon=True)
-        self.process.start()
+        resource_tracker.ensure_running()  # which lets signals through when it starts
+        with held_back():  # they come to all processes of a terminal: the sweep's own ends this one
+            self.process.start()
         theirs.close()  # so that an end of the process is the end of the connection
         self.job: Job | None = None
 
@@ -220,10 +223,6 @@ class Telling(Listener):
 
 def work(connection: Connection, options: Options, cores: int) -> None:
     """Train the runs that are asked for, until nobody asks any more."""
-    for (
-        number
-    ) in SIGNALS:  # they come to all processes of a terminal: the sweep's own ends this one
-        signal.signal(number, signal.SIG_IGN)
     if not take_cores(cores):
         os.environ["NPROC"] = str(cores)
     telling = Telling(connection)
