@@ -56,7 +56,7 @@ def number(of: Number) -> Callable[[str], int | float]:
 
     def convert(text: str) -> int | float:
         try:
-            return of.parse(text)
+            return of.parse(text.strip())  # utilities.sweep hides a minus behind a blank
         except SettingsError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 

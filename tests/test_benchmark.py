@@ -277,6 +277,7 @@ def test_a_whole_benchmark(tmp_path):
         ["--peer", "/bin/echo"],
         ["--against", "no-such-revision"],
         ["--against", "--all"],
+        ["--against", ""],
     ],
 )
 def test_bad_arguments(arguments, capsys):

@@ -5,9 +5,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
+import numpy as np
+import pytensor.tensor as pt
 import pytest
 from conftest import ROOT
 from endings import status_of
@@ -20,6 +23,7 @@ from errors import SettingsError
 from records import machine
 from signals import SIGNALS
 from utilities import cores, sample_data, sweep, sweep_table
+from xla.graphs import to_jax
 
 # A user whom the system does not know, as in many containers.
 UNKNOWN = """
@@ -162,6 +166,13 @@ def test_settings_of_jax_in_the_environment_change_no_bit():
 
     settled = {name: str(value) for name, value in SETTLED.items()}
     assert done.stdout.lower() == f"{settled}\n".lower(), done.stderr
+
+
+def test_what_pytensor_generates_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    x = pt.fvector("x")
+    (y,) = to_jax({"x": x}, [], [x + x])({"x": np.float32([1, 2])}, {})
+    assert y.tolist() == [2, 4] and not list(tmp_path.iterdir())
 
 
 def test_a_thread_trains_too(sample, tmp_path):

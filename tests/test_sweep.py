@@ -136,6 +136,7 @@ def test_a_run_is_the_one_that_its_command_trains():
         "PI_MNIST FLP --together 0",
         "PI_MNIST FLP --together x",
         "PI_MNIST FLP --gpus -1",
+        "PI_MNIST FLP --jobs x",
         "PI_MNIST FLP --out=",
         "PI_MNIST FLP --nonsense",
         "PI_MNIST DFXP 5 9 11 100 0.0001 2 3",
@@ -149,6 +150,15 @@ def test_bad_arguments_give_one_line_and_status_2(line, tmp_path, capsys, monkey
     err = capsys.readouterr().err
     assert stop.value.code == 2 and err.startswith("sweep: ") and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--cpus", "--gpus"])
+def test_options_of_ray_are_refused_without_it(option, tmp_path, capsys):
+    out = tmp_path / "runs"
+    assert sweep.main(["PI_MNIST", "FLP", "--sample", "--out", str(out), option, "1"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("sweep: --cpus and --gpus") and err.count("\n") == 1
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("program", [sweep, reproduce])

@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> int:
         check_writable(path)
     if a.peer and (why := Process([a.peer, "-c", "import torch; print(0)"]).lacks()):
         parser.error(f"--peer {a.peer}: {why}; name a Python that has torch")
-    with tree_of(a.against) if a.against else contextlib.nullcontext() as against:
+    with tree_of(a.against) if a.against is not None else contextlib.nullcontext() as against:
         try:
             compare(a, ["python", "-m", "utilities.benchmark", *arguments], against)
         finally:
@@ -149,6 +149,7 @@ def compare(
     report: Report = {
         "command": command,
         "date": datetime.date.today().isoformat(),
+        "revision": machine.revision(),
         "processor": machine.processor(),
         "cores": machine.cores(),
         "python": platform.python_version(),

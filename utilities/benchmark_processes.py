@@ -116,16 +116,18 @@ def tree_of(revision: str) -> Iterator[tuple[str, Path]]:
 
     SettingsError if git has no such revision, or it has no benchmark of this kind.
     """
+    if not _git("rev-parse", "--git-dir"):
+        raise SettingsError(f"--against {revision!r}: {ROOT} is in no git repository; clone it")
     commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if not commit:
-        raise SettingsError(f"--against {revision}: git has no such revision here; see git log")
+        raise SettingsError(f"--against {revision!r}: git has no such revision here; see git log")
     name = commit.decode().strip()
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(_git("archive", name))) as tar:
             tar.extractall(folder, filter="data")
         tree = Path(folder)
         if not (tree / "utilities" / "benchmark_worker.py").exists():
-            raise SettingsError(f"--against {revision}: it has no utilities/benchmark_worker.py")
+            raise SettingsError(f"--against {revision!r}: it has no utilities/benchmark_worker.py")
         yield name[:7], tree
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import terminal
 from ending import failure
+from errors import SettingsError
 from settings import SEED, Settings
 from utilities import workers
 from utilities.sweep_jobs import Job, Options, plan
@@ -70,14 +71,12 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cpus",
         type=terminal.whole(1, 4096),
-        default=1,
         metavar="N",
         help="with --ray: processor cores for a run (default 1)",
     )
     parser.add_argument(
         "--gpus",
         type=fraction,
-        default=0,
         metavar="F",
         help="with --ray: GPUs for a run, also a part of one, such as 0.25 (default 0)",
     )
@@ -85,7 +84,12 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
 
 def count_or_auto(text: str) -> int | None:
     """An argument type: how many at a time, None for "auto"."""
-    return None if text == "auto" else int(terminal.whole(1, 1000)(text))
+    if text == "auto":
+        return None
+    try:
+        return int(terminal.whole(1, 1000)(text))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor auto") from None
 
 
 def fraction(text: str) -> float:
@@ -93,13 +97,20 @@ def fraction(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= float(text) <= 64:
             return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of GPUs, such as 0.25 or 1")
+    raise argparse.ArgumentTypeError(f"{text.strip()!r} is no number of GPUs, such as 0.25 or 1")
 
 
 def execute(
     name: str, settings: list[Settings], a: argparse.Namespace, stop_after: int | None = None
 ) -> tuple[int, list[Job]]:
-    """Train runs as options `a` of a program say; (exit status, the jobs)."""
+    """Train runs as options `a` of a program say; (exit status, the jobs).
+
+    SettingsError if there is one that would do nothing.
+    """
+    if a.ray is None and not (a.cpus is None and a.gpus is None):
+        raise SettingsError(
+            "--cpus and --gpus are of --ray; --threads is how many a run computes in"
+        )
     options = Options(
         a.out, a.data, a.sample, stop_after, a.device, a.deterministic, a.accept_changed_code, a.own
     )
@@ -138,7 +149,7 @@ def train(sweep: Sweep, a: argparse.Namespace) -> None:
     if a.ray is not None:
         from utilities.ray_cluster import train_on_ray
 
-        train_on_ray(sweep, a.ray, a.cpus, a.gpus)
+        train_on_ray(sweep, a.ray, a.cpus or 1, a.gpus or 0)
         return
     wanted = 1 if a.jobs is None and a.together else a.jobs
     count = workers.number_of_processes(wanted, sweep.jobs, sweep.options, a.threads)

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from bars import Pace
-from ending import failure
+from ending import check_address_space, failure
 from records import machine
 from settings import Settings
 from signals import held_back
@@ -66,6 +66,7 @@ def automatic(tasks: set[str], device: str, threads: int | None) -> int:
 
 def train_in_processes(sweep: Sweep, count: int, threads: int | None) -> None:
     """Train the unfinished jobs of a sweep in so many processes."""
+    check_address_space()
     # What is made of the data on first use is made here, not by several processes.
     waiting = deque(sweep.unfinished())
     sweep.forget_data()
@@ -74,7 +75,7 @@ def train_in_processes(sweep: Sweep, count: int, threads: int | None) -> None:
         while (waiting and not sweep.ending) or team.busy:
             while waiting and not sweep.ending and len(team.busy) < count:
                 team.begin(waiting.popleft())
-            waiting.extend(team.hear())
+            waiting.extendleft(team.hear())
             sweep.listener.went_on()
             if sweep.ending:
                 team.end()

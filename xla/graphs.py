@@ -1,6 +1,8 @@
 """PyTensor graphs as functions of JAX arrays."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,12 +38,21 @@ def to_jax(
     optdb.query(RewriteDatabaseQuery(include=["minimum_compile", "jax"])).rewrite(graph)
     with jax.ensure_compile_time_eval():  # its constants outlive the trace that may be going on
         code = jax_funcify(graph)
+    _delete_file_of(code)
     names = [str(v.name) for v in shared]
 
     def function(values: Arrays, state: Arrays) -> list[jax.Array]:
         return list(code(*(values[name] for name in inputs), *(state[name] for name in names)))
 
     return function
+
+
+def _delete_file_of(code: Any) -> None:
+    """PyTensor leaves a temporary file with each function that it generates."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        path = Path(code.__code__.co_filename)
+        if path.read_text() == code.__source__:
+            path.unlink()
 
 
 def compiled(
