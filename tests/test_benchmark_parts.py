@@ -1,11 +1,15 @@
 """utilities.benchmark --parts: which kernel belongs where, and that times add up."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from small_network import small_pi_mnist
 
+from records import machine
 from utilities import benchmark_measure, benchmark_table
 from utilities.benchmark_parts import (
     BETWEEN,
@@ -20,7 +24,7 @@ from utilities.benchmark_parts import (
     part_of,
     split,
 )
-from xla.profiling import Event, Kernel, kernels, own_times, seconds
+from xla.profiling import Event, Kernel, kernels, seconds, shares
 
 TEXT = """
 HloModule jit__run, is_scheduled=true
@@ -41,21 +45,41 @@ def test_the_kernels_of_a_text():
     assert kernels(TEXT) == {
         "add.1": Kernel((2, 3), "jit(_run)/while/body/add"),
         "copy.4": Kernel((), ""),
-        "while.1": Kernel((), "a/b"),
         "dot.1": Kernel((100, 1200), "a/dot_general"),
     }
 
 
 def test_what_runs_within_a_kernel_is_not_its_own_time():
     events = [
-        Event(0, 10, "loop"),
+        Event(0, 10, "sort"),
         Event(6, 9, "add"),
         Event(1, 6, "add"),
         Event(2, 3, "copy"),
         Event(10, 14, "add"),
     ]
-    assert own_times(events) == {"loop": 2, "add": 11, "copy": 1}
-    assert own_times([]) == {}
+    assert shares([events]) == {"sort": 2, "add": 11, "copy": 1}
+    assert shares([]) == shares([[]]) == {}
+
+
+def test_threads_share_the_time_in_which_both_run():
+    threads = [
+        [Event(0, 8, "dot"), Event(10, 12, "copy")],
+        [Event(4, 6, "dot"), Event(6, 8, "add"), Event(11, 13, "copy")],
+    ]
+    assert shares(threads) == {"dot": 7, "add": 1, "copy": 3}
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=9)))
+def test_shares_add_up_to_the_time_in_which_anything_ran(threads):
+    """Whatever the events; a thread's may lie within each other, but do not cross."""
+    nested = [
+        [Event(low, high, f"{low % 3}") for low, high in map(sorted, thread)] for thread in threads
+    ]
+    for thread in nested:
+        for a, b in itertools.combinations(thread, 2):
+            assume(not (a.start < b.start < a.end < b.end or b.start < a.start < b.end < a.end))
+    ran = {t for thread in nested for e in thread for t in range(int(e.start), int(e.end))}
+    assert sum(shares(nested).values()) == pytest.approx(len(ran))
 
 
 @pytest.mark.parametrize(
@@ -122,12 +146,15 @@ def test_parts_are_reported(monkeypatch):
             assert list(self.times) == []
 
     monkeypatch.setattr(benchmark_measure, "worker", Answering)
+    monkeypatch.setattr(machine, "cores", lambda: 8)
     rows = benchmark_measure.measure_parts("PI_MNIST", ["FLP"], 3, lambda text: None)
-    assert told == [("floor", "cpu", "1"), ("FLP", "cpu", "1")]
-    assert rows["FLP"]["ms_per_batch"] == {"median": 6, "min": 4, "max": 8}
-    assert rows["FLP"]["floor_ms"]["median"] == 6 and rows["FLP"]["parts_ms"][MASKS]["max"] == 1
+    assert told == [(what, "cpu", count) for count in "18" for what in ("floor", "FLP")]
+    assert [(row["format"], row["cores"]) for row in rows] == [("FLP", 1), ("FLP", 8)]
+    for row in rows:
+        assert row["ms_per_batch"] == {"median": 6, "min": 4, "max": 8}
+        assert row["floor_ms"]["median"] == 6 and row["parts_ms"][MASKS]["max"] == 1
     report = {"results": [{"task": "PI_MNIST", "formats": {}, "parts": rows}]}
     head, _, last = benchmark_table.markdown(report).splitlines()[-3:]
     assert head.count("|") == last.count("|") and last.startswith(
-        "| PI_MNIST | FLP | 6.00 | 6.00 | 1.00 |"
+        "| PI_MNIST | FLP | 8 | 6.00 | 6.00 | 1.00 |"
     )

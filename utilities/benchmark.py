@@ -14,7 +14,7 @@ Close other programs first.
 floor: the step's matrix products alone (a convolution counted as its matrix product),
 by NumPy's BLAS on a CPU, by JAX's on a GPU; --layers compares every single convolution
 with its matrix products in NumPy's. --parts says what a step spends its time on, on one
-core. --peer adds the same step in PyTorch: as written
+core and on all. --peer adds the same step in PyTorch: as written
 (eager), compiled, and with QPyTorch's quantizers, as far as torch and qtorch are
 installed, here or for another Python (--peer PYTHON). --against adds the same step as it
 is in another revision of this repository.
@@ -104,7 +104,7 @@ def add_measurements(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parts",
         action="store_true",
-        help="measure each part of a training step, on one core of the CPU, as well",
+        help="measure each part of a training step, on one core and on all of a CPU, as well",
     )
     parser.add_argument(
         "--device",

@@ -3,11 +3,12 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from records import machine
 from utilities.benchmark_effort import effort
 from utilities.benchmark_processes import ROOT, Failed, Process, peer, worker
 
@@ -244,19 +245,26 @@ def measure_layers(task: str, rounds: int, device: str, say: Say) -> list[Report
     return [layer_row(list(rows)) for rows in zip(*answers, strict=True)]
 
 
-def one_core(task: str, what: str) -> Process:
-    """A measuring process with one thread on the CPU."""
-    return worker(task, what, "cpu", NPROC="1", OPENBLAS_NUM_THREADS="1")
+def on_cores(task: str, what: str, count: int) -> Process:
+    """A measuring process with so many threads on the CPU."""
+    return worker(task, what, "cpu", NPROC=str(count), OPENBLAS_NUM_THREADS=str(count))
 
 
-def measure_parts(task: str, formats: list[str], rounds: int, say: Say) -> dict[str, Report]:
-    """Each part of a training step on one core of the CPU, where times add up, by format."""
-    rows = {}
-    floor = one_core(task, FLOOR)
+def measure_parts(task: str, formats: list[str], rounds: int, say: Say) -> list[Report]:
+    """Each part of a training step on the CPU, on one core and on all of them, by format."""
+    return [
+        row
+        for count in sorted({1, machine.cores()})
+        for row in _parts_on(count, task, formats, rounds, say)
+    ]
+
+
+def _parts_on(count: int, task: str, formats: list[str], rounds: int, say: Say) -> Iterator[Report]:
+    floor = on_cores(task, FLOOR, count)
     _asked(floor, task, "train")
     for name in formats:
-        say(f"{task} {name}: part by part")
-        process = one_core(task, name)
+        say(f"{task} {name}: part by part, cores: {count}")
+        process = on_cores(task, name, count)
         _asked(process, task, "train")
         times: dict[str, list[float]] = {"floor_ms": [], "ms_per_batch": []}
         parts = []
@@ -266,9 +274,9 @@ def measure_parts(task: str, formats: list[str], rounds: int, say: Say) -> dict[
             parts.append(_asked(process, task, "parts"))
         process.close()
         spreads = {part: spread([p[part] for p in parts]) for part in parts[0]}
-        rows[name] = {key: spread(values) for key, values in times.items()} | {"parts_ms": spreads}
+        whole = {key: spread(values) for key, values in times.items()}
+        yield {"format": name, "cores": count, **whole, "parts_ms": spreads}
     floor.close()
-    return rows
 
 
 def _asked(process: Process, task: str, what: str) -> Any:

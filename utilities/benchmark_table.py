@@ -38,7 +38,7 @@ OTHERS = (
     "its / ours",
     "its first batch (again), s",
 )
-STEPS = ("task", "format", "one core, ms a batch", "floor, ms", *PARTS)
+STEPS = ("task", "format", "cores", "ms a batch", "floor, ms", *PARTS)
 LAYERS = ("task", "layer", "product", "ours, ms", "BLAS, ms", "ratio")
 
 
@@ -59,9 +59,9 @@ def markdown(report: Report) -> str:
     tables += [table(OTHERS, others)] if others else []
     tables += [table(LAYERS, layers)] if layers else []
     parts = [
-        (result["task"], name, *parts_cells(row))
+        (result["task"], row["format"], row["cores"], *parts_cells(row))
         for result in report["results"]
-        for name, row in result.get("parts", {}).items()
+        for row in result.get("parts", ())
     ]
     tables += [table(STEPS, parts)] if parts else []
     return "\n".join(tables)

@@ -101,7 +101,7 @@ class Training:
         return 1e3 * (time.perf_counter() - start) / self.segment
 
     def parts(self) -> dict[str, float]:
-        """Milliseconds a batch of each part of a step, on a CPU's one core."""
+        """Milliseconds a batch of each part of a step, on a CPU."""
         state = [v.get_value().shape for layer in self.network.layers for v in (layer.W, layer.b)]
         elapsed = 0.0
 
