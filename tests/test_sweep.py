@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -246,6 +247,24 @@ def test_a_sweep_trains_what_main_trains(together, alone, line, tmp_path, capsys
     assert sweep.main(words) == 0
     assert "running" not in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")} == before
+
+
+def test_a_run_that_somebody_else_finishes_is_finished(alone, line, tmp_path, monkeypatch, capsys):
+    """As where the same sweep runs on two machines."""
+    other = RunFolder(tmp_path / NAMES[1])
+    plain = Sweep._refuse
+
+    def refuse(self, job, error):
+        result = plain(self, job, error)
+        other.unlock()
+        shutil.copytree(alone / NAMES[1], other.folder, dirs_exist_ok=True)
+        return result
+
+    monkeypatch.setattr(Sweep, "_refuse", refuse)
+    other.lock()
+    assert sweep.main([*line, "--out", str(tmp_path)]) == 0
+    assert "3 of 3 runs finished" in capsys.readouterr().out
+    assert (tmp_path / "summary.csv").read_text().count(",finished,") == 3
 
 
 def test_a_batched_program_gives_the_same_bits(alone, line, tmp_path, monkeypatch):

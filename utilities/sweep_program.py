@@ -128,6 +128,9 @@ def execute(
         with contextlib.closing(table), terminal.Signals(end) as signals:
             sweep.at_once = signals.at_once
             train(sweep, a)
+        for job in jobs:
+            if job.status == "in use":
+                job.check_finished(stop_after)  # by whoever trained it meanwhile
         sweep.write_summary()
     except (OSError, MemoryError) as error:
         what, status = failure(error) or ("", 1)
