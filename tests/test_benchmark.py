@@ -351,6 +351,8 @@ def test_the_peer_trains_the_same_network(task, number_format):
     assert [tuple(p.shape) for p in peer.parameters[: peer.layers]] == ours and peer.batch == TASKS[
         task
     ].batch_size
+    parts = peer.parts(1)
+    assert parts["matrix products"] > 0 and (parts["convolutions"] > 0) == (task == "MNIST")
     before = [p.clone() for p in peer.parameters]
     peer.ranges.fill_(-3.0)  # so small that something overflows
     peer.step()

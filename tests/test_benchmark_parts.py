@@ -127,6 +127,35 @@ def test_a_training_step_has_its_parts():
     assert parts[UNFOLDING] == 0 and all(map(math.isfinite, parts.values()))
 
 
+def test_parts_of_pytorch_are_reported(monkeypatch, tmp_path):
+    """Of the formats that it has, as far as it can compute them."""
+    asked = []
+
+    class Answering:
+        def __init__(self, python, task, number_format, variant):
+            self.why = None if number_format == "FLP" else "no such module"
+
+        def read(self):
+            pass
+
+        def ask(self, what):
+            asked.append(what)
+            return {"convolutions": 3.0, "matrix products": 2.0, "the rest": 1.0}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(benchmark_measure, "peer", Answering)
+    plan = benchmark_measure.Plan(["FLP", "HFLP", "DFXP"], 2, "cpu", peer="python")
+    rows = benchmark_measure.measure_peer_parts("MNIST", plan, lambda text: None)
+    assert len(set(asked)) == 1 and asked[0].endswith(" parts")
+    assert rows[1] == {"format": "DFXP", "why_not": "no such module"} and len(rows) == 2
+    report = {"results": [{"task": "MNIST", "formats": {}, "peer_parts": rows}]}
+    head, _, last = benchmark_table.markdown(report).splitlines()[-3:]
+    assert head.count("|") == last.count("|")
+    assert last.startswith("| MNIST | FLP | 3.0 (3.0 - 3.0) | 2.0 ")
+
+
 def test_parts_are_reported(monkeypatch):
     """Medians over the rounds, of a format's process and of the floor's."""
     answers = {part: 1.0 for part in PARTS}

@@ -40,7 +40,14 @@ from records import machine
 from settings import FORMAT_ARGUMENTS, PAPER
 from tasks import TASKS
 from utilities.benchmark_effort import EFFORTS
-from utilities.benchmark_measure import Plan, Report, measure, measure_layers, measure_parts
+from utilities.benchmark_measure import (
+    Plan,
+    Report,
+    measure,
+    measure_layers,
+    measure_parts,
+    measure_peer_parts,
+)
 from utilities.benchmark_processes import Process, tree_of
 from utilities.benchmark_table import markdown
 
@@ -166,6 +173,8 @@ def compare(
             write(report, a.out, a.markdown)
         if a.parts:
             result["parts"] = measure_parts(task, plan.formats, a.rounds, say)
+            if a.peer:
+                result["peer_parts"] = measure_peer_parts(task, plan, say)
             write(report, a.out, a.markdown)
     print(markdown(report))
 

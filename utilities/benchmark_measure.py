@@ -279,6 +279,24 @@ def _parts_on(count: int, task: str, formats: list[str], rounds: int, say: Say) 
     floor.close()
 
 
+def measure_peer_parts(task: str, plan: Plan, say: Say) -> list[Report]:
+    """Each part of PyTorch's training step as written, on all cores of a CPU, by format."""
+    rows: list[Report] = []
+    for name in [f for f in PEERS["eager"] if f in plan.formats]:
+        say(f"{task} {name}: PyTorch, part by part")
+        process = peer(str(plan.peer), task, name, "eager")
+        process.read()
+        batches = effort(task).peer_batches
+        answers = [process.ask(f"{batches} parts") for _ in range(plan.rounds)]
+        if process.why:
+            rows.append({"format": name, "why_not": process.why})
+        else:
+            parts = {part: spread([answer[part] for answer in answers]) for part in answers[0]}
+            rows.append({"format": name, "parts_ms": parts})
+        process.close()
+    return rows
+
+
 def _asked(process: Process, task: str, what: str) -> Any:
     """An answer; Failed if there cannot be one."""
     answer = process.ask(what)

@@ -39,6 +39,13 @@ OTHERS = (
     "its first batch (again), s",
 )
 STEPS = ("task", "format", "cores", "ms a batch", "floor, ms", *PARTS)
+PEER_STEPS = (
+    "task",
+    "format",
+    "PyTorch eager: convolutions, ms",
+    "matrix products, ms",
+    "the rest, ms",
+)
 LAYERS = ("task", "layer", "product", "ours, ms", "BLAS, ms", "ratio")
 
 
@@ -64,6 +71,13 @@ def markdown(report: Report) -> str:
         for row in result.get("parts", ())
     ]
     tables += [table(STEPS, parts)] if parts else []
+    peers = [
+        (result["task"], row["format"], *(times(part) for part in row["parts_ms"].values()))
+        for result in report["results"]
+        for row in result.get("peer_parts", ())
+        if "parts_ms" in row
+    ]
+    tables += [table(PEER_STEPS, peers)] if peers else []
     return "\n".join(tables)
 
 

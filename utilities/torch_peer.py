@@ -7,7 +7,8 @@ ranges of the ten signals of every layer. Random data of the real shapes. Convol
 use the faster of the two memory layouts. PyTorch's gradient of ties differs from the
 published one, so this is for speed only. It needs torch, `qpytorch` also qtorch, ninja
 and a C++ compiler; of this project only the settings. On stdin a line "N" asks for N
-batches; the answer is a JSON list of their milliseconds.
+batches; the answer is a JSON list of their milliseconds. "N parts" asks where a batch's
+time goes: milliseconds by part.
 """
 
 import argparse
@@ -36,6 +37,14 @@ STORED = (
 LR = 0.05
 M = 0.5
 MAX_NORM = 1.9365
+CONVOLUTIONS = "convolutions"
+PRODUCTS = "matrix products"
+REST = "the rest"
+# PyTorch's names of what does the work of a part.
+OPERATORS = {
+    CONVOLUTIONS: ("aten::mkldnn_convolution", "aten::convolution_backward"),
+    PRODUCTS: ("aten::mm", "aten::addmm"),
+}
 
 Rates = dict[tuple[int, str], Tensor]  # (2,) by layer and signal
 
@@ -263,6 +272,17 @@ class Peer:
             times.append(1e3 * (time.perf_counter() - start))
         return times
 
+    def parts(self, batches: int) -> dict[str, float]:
+        """Milliseconds a batch of each part, by PyTorch's profiler; on a CPU."""
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            whole = sum(self.measure(batches)) / batches
+        parts = {CONVOLUTIONS: 0.0, PRODUCTS: 0.0}
+        for row in profile.key_averages():
+            for part, operators in OPERATORS.items():
+                if row.key in operators:
+                    parts[part] += row.self_cpu_time_total / 1e3 / batches
+        return parts | {REST: whole - sum(parts.values())}
+
 
 def fastest(task: str, number_format: str, variant: str) -> Peer:
     """A warm peer in the memory layout that is faster for it."""
@@ -291,8 +311,10 @@ def main(arguments: list[str]) -> int:
         flush=True,
     )
     for line in sys.stdin:
+        batches, *what = line.split()
         peer.measure(1)
-        print(json.dumps(peer.measure(int(line))), flush=True)
+        answer = peer.parts(int(batches)) if what else peer.measure(int(batches))
+        print(json.dumps(answer), flush=True)
     return 0
 
 
