@@ -342,6 +342,7 @@ def test_the_peer_trains_the_same_network(task, number_format):
     torch = pytest.importorskip(
         "torch", reason="PyTorch, with which the benchmark compares, is not installed"
     )
+    from utilities.torch_parts import parts
     from utilities.torch_peer import Peer
 
     peer = Peer(task, number_format, "eager", channels_last=False)
@@ -351,8 +352,8 @@ def test_the_peer_trains_the_same_network(task, number_format):
     assert [tuple(p.shape) for p in peer.parameters[: peer.layers]] == ours and peer.batch == TASKS[
         task
     ].batch_size
-    parts = peer.parts(1)
-    assert parts["matrix products"] > 0 and (parts["convolutions"] > 0) == (task == "MNIST")
+    found = parts(peer.measure, 1)
+    assert found["matrix products"] > 0 and (found["convolutions"] > 0) == (task == "MNIST")
     before = [p.clone() for p in peer.parameters]
     peer.ranges.fill_(-3.0)  # so small that something overflows
     peer.step()

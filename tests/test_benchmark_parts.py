@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_network import small_pi_mnist
 
 from records import machine
-from utilities import benchmark_measure, benchmark_table
+from utilities import benchmark_measure, benchmark_profiles, benchmark_table
 from utilities.benchmark_parts import (
     BETWEEN,
     COUNTS,
@@ -145,9 +145,9 @@ def test_parts_of_pytorch_are_reported(monkeypatch, tmp_path):
         def close(self):
             pass
 
-    monkeypatch.setattr(benchmark_measure, "peer", Answering)
+    monkeypatch.setattr(benchmark_profiles, "peer", Answering)
     plan = benchmark_measure.Plan(["FLP", "HFLP", "DFXP"], 2, "cpu", peer="python")
-    rows = benchmark_measure.measure_peer_parts("MNIST", plan, lambda text: None)
+    rows = benchmark_profiles.measure_peer_parts("MNIST", plan, lambda text: None)
     assert len(set(asked)) == 1 and asked[0].endswith(" parts")
     assert rows[1] == {"format": "DFXP", "why_not": "no such module"} and len(rows) == 2
     report = {"results": [{"task": "MNIST", "formats": {}, "peer_parts": rows}]}
@@ -174,9 +174,9 @@ def test_parts_are_reported(monkeypatch):
         def close(self):
             assert list(self.times) == []
 
-    monkeypatch.setattr(benchmark_measure, "worker", Answering)
+    monkeypatch.setattr(benchmark_profiles, "worker", Answering)
     monkeypatch.setattr(machine, "cores", lambda: 8)
-    rows = benchmark_measure.measure_parts("PI_MNIST", ["FLP"], 3, lambda text: None)
+    rows = benchmark_profiles.measure_parts("PI_MNIST", ["FLP"], 3, lambda text: None)
     assert told == [(what, "cpu", count) for count in "18" for what in ("floor", "FLP")]
     assert [(row["format"], row["cores"]) for row in rows] == [("FLP", 1), ("FLP", 8)]
     for row in rows:

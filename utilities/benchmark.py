@@ -40,15 +40,9 @@ from records import machine
 from settings import FORMAT_ARGUMENTS, PAPER
 from tasks import TASKS
 from utilities.benchmark_effort import EFFORTS
-from utilities.benchmark_measure import (
-    Plan,
-    Report,
-    measure,
-    measure_layers,
-    measure_parts,
-    measure_peer_parts,
-)
+from utilities.benchmark_measure import Plan, Report, measure, measure_layers
 from utilities.benchmark_processes import Process, tree_of
+from utilities.benchmark_profiles import measure_parts, measure_peer_parts
 from utilities.benchmark_table import markdown
 
 

@@ -1,4 +1,4 @@
-"""What the PyTorch peer is made of: networks, and values stored in few bits."""
+"""What the PyTorch peer is made of: networks, values stored in few bits, where its time goes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +24,14 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[tuple], list[tuple]]] = {
 }
 NETWORKS["SVHN"] = NETWORKS["CIFAR10"]
 SIGNALS = ("z", "dEdz", "y", "dEdy", "w", "b", "dEdw", "dEdb", "update_w", "update_b")
+CONVOLUTIONS = "convolutions"
+PRODUCTS = "matrix products"
+REST = "the rest"
+# PyTorch's names of what does the work of a part.
+OPERATORS = {
+    CONVOLUTIONS: ("aten::mkldnn_convolution", "aten::convolution_backward"),
+    PRODUCTS: ("aten::mm", "aten::addmm"),
+}
 
 
 def fixed_point(x: Tensor, bits: int, noib: Tensor) -> Tensor:
@@ -91,3 +99,21 @@ def weights(task: str, layout: torch.memory_format) -> list[Tensor]:
         W.append((torch.rand(width, units * pieces) - 0.5).mul_(0.1))
         width = units
     return W
+
+
+def parts(measure: Callable[[int], list[float]], batches: int) -> dict[str, float]:
+    """Milliseconds a batch of each part, by PyTorch's profiler; on a CPU.
+
+    Parameters
+    ----------
+    measure
+        Trains so many batches, and returns their milliseconds.
+    """
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        whole = sum(measure(batches)) / batches
+    found = {CONVOLUTIONS: 0.0, PRODUCTS: 0.0}
+    for row in profile.key_averages():
+        for part, operators in OPERATORS.items():
+            if row.key in operators:
+                found[part] += row.self_cpu_time_total / 1e3 / batches
+    return found | {REST: whole - sum(found.values())}

@@ -25,7 +25,16 @@ from torch import Tensor
 import ending
 from settings import Settings
 from tasks import TASKS
-from utilities.torch_parts import NETWORKS, SIGNALS, Store, fixed_point, overflow, qpytorch, weights
+from utilities.torch_parts import (
+    NETWORKS,
+    SIGNALS,
+    Store,
+    fixed_point,
+    overflow,
+    parts,
+    qpytorch,
+    weights,
+)
 
 STORED = (
     "z",
@@ -37,14 +46,6 @@ STORED = (
 LR = 0.05
 M = 0.5
 MAX_NORM = 1.9365
-CONVOLUTIONS = "convolutions"
-PRODUCTS = "matrix products"
-REST = "the rest"
-# PyTorch's names of what does the work of a part.
-OPERATORS = {
-    CONVOLUTIONS: ("aten::mkldnn_convolution", "aten::convolution_backward"),
-    PRODUCTS: ("aten::mm", "aten::addmm"),
-}
 
 Rates = dict[tuple[int, str], Tensor]  # (2,) by layer and signal
 
@@ -272,17 +273,6 @@ class Peer:
             times.append(1e3 * (time.perf_counter() - start))
         return times
 
-    def parts(self, batches: int) -> dict[str, float]:
-        """Milliseconds a batch of each part, by PyTorch's profiler; on a CPU."""
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            whole = sum(self.measure(batches)) / batches
-        parts = {CONVOLUTIONS: 0.0, PRODUCTS: 0.0}
-        for row in profile.key_averages():
-            for part, operators in OPERATORS.items():
-                if row.key in operators:
-                    parts[part] += row.self_cpu_time_total / 1e3 / batches
-        return parts | {REST: whole - sum(parts.values())}
-
 
 def fastest(task: str, number_format: str, variant: str) -> Peer:
     """A warm peer in the memory layout that is faster for it."""
@@ -313,7 +303,7 @@ def main(arguments: list[str]) -> int:
     for line in sys.stdin:
         batches, *what = line.split()
         peer.measure(1)
-        answer = peer.parts(int(batches)) if what else peer.measure(int(batches))
+        answer = parts(peer.measure, int(batches)) if what else peer.measure(int(batches))
         print(json.dumps(answer), flush=True)
     return 0
 
