@@ -127,12 +127,13 @@ def test_a_training_step_has_its_parts():
     assert parts[UNFOLDING] == 0 and all(map(math.isfinite, parts.values()))
 
 
-def test_parts_of_pytorch_are_reported(monkeypatch, tmp_path):
+def test_parts_of_pytorch_are_reported(monkeypatch):
     """Of the formats that it has, as far as it can compute them."""
     asked = []
 
     class Answering:
-        def __init__(self, python, task, number_format, variant):
+        def __init__(self, python, task, number_format, variant, **environment):
+            assert environment == {"CUDA_VISIBLE_DEVICES": ""}  # parts are of the CPU
             self.why = None if number_format == "FLP" else "no such module"
 
         def read(self):

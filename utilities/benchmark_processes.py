@@ -140,7 +140,7 @@ def _git(*words: str) -> bytes:
     return b"" if done.returncode else done.stdout
 
 
-def peer(python: str, task: str, number_format: str, variant: str) -> Process:
+def peer(python: str, task: str, number_format: str, variant: str, **environment: str) -> Process:
     """A process of utilities.torch_peer; its first answer says what it runs on."""
     command = [python, "-m", "utilities.torch_peer", task, number_format, "--variant", variant]
-    return Process(command)
+    return Process(command, ROOT, **environment)

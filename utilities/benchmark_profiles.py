@@ -48,7 +48,7 @@ def measure_peer_parts(task: str, plan: Plan, say: Say) -> list[Report]:
     rows: list[Report] = []
     for name in [f for f in PEERS["eager"] if f in plan.formats]:
         say(f"{task} {name}: PyTorch, part by part")
-        process = peer(str(plan.peer), task, name, "eager")
+        process = peer(str(plan.peer), task, name, "eager", CUDA_VISIBLE_DEVICES="")
         process.read()
         batches = effort(task).peer_batches
         answers = [process.ask(f"{batches} parts") for _ in range(plan.rounds)]

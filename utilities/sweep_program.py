@@ -107,7 +107,7 @@ def execute(
 
     SettingsError if there is one that would do nothing.
     """
-    if a.ray is None and not (a.cpus is None and a.gpus is None):
+    if a.ray is None and (a.cpus, a.gpus) != (None, None):
         raise SettingsError(
             "--cpus and --gpus are of --ray; --threads is how many a run computes in"
         )

@@ -36,13 +36,8 @@ from utilities.torch_parts import (
     weights,
 )
 
-STORED = (
-    "z",
-    "y",
-    "w",
-    "b",
-    "u",
-)  # what has a slot; u: z once more, after the bias of a convolution
+# What has a slot; u: z once more, after the bias of a convolution.
+STORED = ("z", "y", "w", "b", "u")
 LR = 0.05
 M = 0.5
 MAX_NORM = 1.9365
